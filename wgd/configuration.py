@@ -1,0 +1,73 @@
+"""What can be configured, as typed values: the common language of `uapi` and `device`.
+
+A change is parsed and checked whole before anything is applied; a state is a consistent snapshot.
+Keys are 32 raw bytes and never appear in a repr.
+"""
+
+from dataclasses import dataclass, field
+
+from wgd.addresses import Endpoint, Prefix
+
+NO_KEY = bytes(32)
+"""All zeros: in a change it removes the private or preshared key; in a state it means none."""
+
+
+@dataclass(frozen=True, slots=True)
+class AllowedIpChange:
+    """Give `prefix` to the peer, or with `remove` take it away if this peer has exactly it."""
+
+    prefix: Prefix
+    remove: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PeerChange:
+    """What to do to one peer; None leaves a value as it is.
+
+    `remove` wins over everything else; with `update_only` an unknown peer is not created;
+    `replace_allowed_ips` drops the peer's entries before `allowed_ips` apply in order.
+    """
+
+    public_key: bytes = field(repr=False)
+    remove: bool = False
+    update_only: bool = False
+    preshared_key: bytes | None = field(default=None, repr=False)
+    endpoint: Endpoint | None = None
+    persistent_keepalive_seconds: int | None = None
+    replace_allowed_ips: bool = False
+    allowed_ips: tuple[AllowedIpChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceChange:
+    """A whole configuration change; None leaves a value as it is. Peers apply in order."""
+
+    private_key: bytes | None = field(default=None, repr=False)
+    listen_port: int | None = None
+    fwmark: int | None = None
+    replace_peers: bool = False
+    peers: tuple[PeerChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PeerState:
+    """One peer as `get` shows it; `last_handshake_ns` is Unix time, 0 for never."""
+
+    public_key: bytes = field(repr=False)
+    preshared_key: bytes = field(default=NO_KEY, repr=False)
+    endpoint: Endpoint | None = None
+    last_handshake_ns: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+    persistent_keepalive_seconds: int = 0
+    allowed_ips: tuple[Prefix, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceState:
+    """A consistent snapshot of a device; peers are in the order they were added."""
+
+    private_key: bytes = field(default=NO_KEY, repr=False)
+    listen_port: int = 0
+    fwmark: int = 0
+    peers: tuple[PeerState, ...] = ()

@@ -1,0 +1,53 @@
+"""Every limit of the protocol and of wgd, under the names of the WireGuard paper (section 6.1).
+
+Times carry their unit. Limits that are wgd's own say what they bound.
+"""
+
+from typing import Final
+
+SECOND_NS: Final = 1_000_000_000
+MILLISECOND_NS: Final = 1_000_000
+
+# -- the paper, section 6.1 ------------------------------------------------------------------------
+REKEY_AFTER_MESSAGES: Final = 2**60
+REPLAY_WINDOW: Final = 8128
+REJECT_AFTER_MESSAGES: Final = 2**64 - REPLAY_WINDOW - 1
+REKEY_AFTER_TIME_NS: Final = 120 * SECOND_NS
+REJECT_AFTER_TIME_NS: Final = 180 * SECOND_NS
+REKEY_ATTEMPT_TIME_NS: Final = 90 * SECOND_NS
+REKEY_TIMEOUT_NS: Final = 5 * SECOND_NS
+KEEPALIVE_TIMEOUT_NS: Final = 10 * SECOND_NS
+
+# -- what every implementation agrees on beyond the paper --------------------------------------------
+REKEY_TIMEOUT_JITTER_MAX_NS: Final = 333 * MILLISECOND_NS
+MAX_HANDSHAKE_RETRIES: Final = REKEY_ATTEMPT_TIME_NS // REKEY_TIMEOUT_NS
+ZERO_KEYS_AFTER_TIME_NS: Final = 3 * REJECT_AFTER_TIME_NS
+# On receive, the initiator renews this long before the keypair is rejected (paper, section 6.2).
+REKEY_ON_RECEIVE_AFTER_TIME_NS: Final = (
+    REJECT_AFTER_TIME_NS - KEEPALIVE_TIMEOUT_NS - REKEY_TIMEOUT_NS
+)
+INITIATION_INTERVAL_MIN_NS: Final = 20 * MILLISECOND_NS
+COOKIE_SECRET_LIFETIME_NS: Final = 120 * SECOND_NS
+# The initiator stops trusting a cookie a little before the responder forgets the secret.
+COOKIE_LATENCY_MARGIN_NS: Final = 5 * SECOND_NS
+# Timestamps are rounded down to this power of two of nanoseconds, at most 20 ms (whitening).
+TIMESTAMP_WHITENING_NS: Final = 2**24
+MAX_STAGED_PACKETS: Final = 128
+PADDING_MULTIPLE: Final = 16
+MAX_PEERS: Final = 65_536
+
+# -- load (paper, section 5.3) -----------------------------------------------------------------------
+MAX_QUEUED_HANDSHAKES: Final = 1024
+UNDER_LOAD_QUEUE_DEPTH: Final = MAX_QUEUED_HANDSHAKES // 8
+UNDER_LOAD_STICKY_NS: Final = 1 * SECOND_NS
+# Cookie replies carry no MAC1, so anybody can send them: they get a short queue of their own.
+MAX_QUEUED_COOKIE_REPLIES: Final = 64
+HANDSHAKES_PER_SECOND_PER_SOURCE: Final = 20
+HANDSHAKE_BURST_PER_SOURCE: Final = 5
+MAX_RATE_LIMITED_SOURCES: Final = 65_536
+
+# -- sizes -------------------------------------------------------------------------------------------
+DEFAULT_MTU: Final = 1420
+MAX_MTU: Final = 65_535
+MAX_DATAGRAM_SIZE: Final = 65_507
+KEY_SIZE: Final = 32

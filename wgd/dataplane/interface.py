@@ -1,0 +1,248 @@
+"""The data plane's interface: all that the control plane and an engine say to each other.
+
+An engine owns what only it sees: keypairs, replay windows, staged packets, counters, stamps and
+the present endpoint of each peer. The control plane owns the protocol: handshakes, timers and
+configuration. Calls go down and never block or fail for a known peer; events come up through a
+file descriptor to wait on and a call that drains a typed list. DESIGN: no event per packet.
+
+Both engines (`portable`, `native`) pass the tests in tests/dataplane.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple, NewType, Protocol
+
+from wgd.addresses import Endpoint, Prefix
+from wgd.noise.keypair import Keypair
+
+PeerId = NewType("PeerId", int)
+"""A number the control plane gives each peer; never used twice in the life of a device."""
+
+
+# -- events, upwards ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class NeedsHandshake:
+    """The peer has packets to send and no keypair to send them with, or one that is due for rekey.
+
+    Reported once; again only after `install_keypair`, `drop_staged` or `send_staged`.
+    """
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class BecameActive:
+    """One of the peer's two "first data packet" stamps was set while no check was armed.
+
+    Reported once; again only after `disarm`.
+    """
+
+    peer: PeerId
+
+
+@dataclass(frozen=True, slots=True)
+class KeypairConfirmed:
+    """The first packet under the responder's new keypair arrived: it is now the current one."""
+
+    peer: PeerId
+    local_index: int
+    freed_indices: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TunClosed:
+    """The TUN device is gone (deleted, or its descriptor was closed)."""
+
+    reason: str
+
+
+Event = NeedsHandshake | BecameActive | KeypairConfirmed | TunClosed
+
+
+@dataclass(frozen=True, slots=True)
+class HandshakeMessage:
+    """A handshake initiation, response or cookie reply of the right length.
+
+    The first two had a right MAC1; nothing else about them has been checked.
+    """
+
+    datagram: bytes = field(repr=False)
+    source: Endpoint
+
+
+# -- what a peer looks like from outside -------------------------------------------------------------
+
+
+class Stamps(NamedTuple):
+    """When things last happened to a peer, in boot nanoseconds; 0 for never or "not since".
+
+    Handshake messages count as authenticated packets, keepalives as authenticated but not as data.
+    """
+
+    last_sent_ns: int
+    last_received_ns: int
+    first_data_sent_unanswered_ns: int
+    """First data packet sent since the last authenticated packet received."""
+    first_data_received_unanswered_ns: int
+    """First data packet received since the last authenticated packet sent."""
+
+
+class Counters(NamedTuple):
+    """Bytes of UDP payload: handshakes, keepalives and data of this peer, in both directions."""
+
+    sent_bytes: int
+    received_bytes: int
+
+
+# -- what an engine is given -------------------------------------------------------------------------
+
+
+class Tun(Protocol):
+    """One queue of a TUN device. Calls raise OSError; EAGAIN (BlockingIOError) when it is empty."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Read one IP packet (no link header) into `buffer` and return its length in bytes."""
+
+    def write(self, packet: memoryview) -> None:
+        """Write one IP packet (no link header)."""
+
+
+class DatagramSocket(Protocol):
+    """A UDP socket of one family. Calls raise OSError; EAGAIN when nothing can be done now."""
+
+    @property
+    def is_ipv6(self) -> bool:
+        """Whether this socket speaks IPv6 (only)."""
+
+    def fileno(self) -> int:
+        """Return the descriptor to wait on."""
+
+    def receive_into(self, buffer: memoryview) -> tuple[int, Endpoint]:
+        """Receive one datagram into `buffer`; return its length and its sender, whose `source` is
+        the local address it was sent to. A datagram longer than the buffer returns a length of 0.
+        """
+
+    def send(self, datagram: bytes | bytearray | memoryview, endpoint: Endpoint) -> None:
+        """Send one datagram to `endpoint`, from `endpoint.source` if that is set."""
+
+
+class DataPlane(Protocol):
+    """One engine moving the packets of one device."""
+
+    # -- the outside world: sockets come and go with the link ----------------------------------------
+
+    def attach_sockets(self, sockets: Sequence[DatagramSocket]) -> None:
+        """Use these sockets (at most one per family) instead of any before; none stops UDP.
+
+        The caller keeps ownership of the old and the new ones. Pinned sources are forgotten.
+        """
+
+    def set_mtu(self, mtu: int) -> None:
+        """Padding never makes an inner packet longer than `mtu` (bytes)."""
+
+    # -- peers -----------------------------------------------------------------------------------
+
+    def add_peer(self, peer: PeerId) -> None:
+        """Know a peer: no endpoint, allowed IPs or keypairs yet; a check is not armed."""
+
+    def remove_peer(self, peer: PeerId) -> tuple[int, ...]:
+        """Forget a peer, its keypairs, staged packets and allowed IPs; return its freed indices."""
+
+    def set_endpoint(self, peer: PeerId, endpoint: Endpoint) -> None:
+        """Send to `endpoint` from now on (until the peer roams)."""
+
+    def endpoint(self, peer: PeerId) -> Endpoint | None:
+        """Return where the peer was last heard from, or was set to be."""
+
+    def clear_source(self, peer: PeerId) -> None:
+        """Forget the peer's pinned source address; the kernel chooses one."""
+
+    def add_allowed_ip(self, peer: PeerId, prefix: Prefix) -> None:
+        """Route `prefix` to this peer, taking it from any other."""
+
+    def remove_allowed_ip(self, peer: PeerId, prefix: Prefix) -> None:
+        """Stop routing exactly `prefix` to this peer; nothing if another peer has it."""
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    def install_keypair(self, peer: PeerId, keypair: Keypair) -> tuple[int, ...]:
+        """Add a keypair; return the receiver indices that it pushed out.
+
+        An initiator's becomes current at once (the old current, or an unconfirmed next, becomes
+        previous) and staged packets are sent. A responder's becomes next, in place of any next and
+        previous, until a packet confirms it.
+        """
+
+    def expire_keypairs(self, peer: PeerId) -> None:
+        """Never send under the present keypairs again; still open what arrives under them."""
+
+    def drop_keypairs(self, peer: PeerId) -> tuple[int, ...]:
+        """Erase all keypairs of the peer; return their receiver indices."""
+
+    def send_keepalive(self, peer: PeerId) -> None:
+        """Send what is staged, or if nothing is, an empty packet (staged if there is no keypair).
+
+        Clears the "first data packet received" stamp even if nothing could be sent.
+        """
+
+    def send_staged(self, peer: PeerId) -> None:
+        """Send what is staged; without a keypair report `NeedsHandshake` (again)."""
+
+    def drop_staged(self, peer: PeerId) -> None:
+        """Throw the staged packets away."""
+
+    # -- stamps and counters -------------------------------------------------------------------------
+
+    def stamps(self, peer: PeerId) -> Stamps:
+        """Return the peer's stamps."""
+
+    def counters(self, peer: PeerId) -> Counters:
+        """Return the peer's counters."""
+
+    def disarm(self, peer: PeerId) -> None:
+        """Report `BecameActive` when a first-data stamp is set from now on.
+
+        Reported at once if one is set already, so that nothing falls between reading and disarming.
+        """
+
+    def clear_data_sent_unanswered(self, peer: PeerId) -> None:
+        """Forget the "first data packet sent" stamp: the control plane has acted on it."""
+
+    # -- handshakes ------------------------------------------------------------------------------
+
+    def set_mac1_key(self, key: bytes | None) -> None:
+        """Check MAC1 with this key (32 bytes); without one, drop every initiation and response."""
+
+    def take_handshakes(self, limit: int) -> tuple[list[HandshakeMessage], int]:
+        """Take at most `limit` queued handshake messages, oldest first.
+
+        Also returns how many initiations and responses were queued before the call: the measure
+        of load. A full queue drops its oldest.
+        """
+
+    def send_to_peer(self, peer: PeerId, datagram: bytes) -> bool:
+        """Send a handshake message to the peer's endpoint; False if it has none or it failed.
+
+        Counts and stamps it as an authenticated packet sent in either case.
+        """
+
+    def send_to(self, endpoint: Endpoint, datagram: bytes) -> None:
+        """Send a datagram that belongs to no peer (a cookie reply)."""
+
+    def note_received(self, peer: PeerId, length: int, source: Endpoint) -> None:
+        """Count and stamp an authenticated handshake message and roam to its `source`."""
+
+    # -- events ----------------------------------------------------------------------------------
+
+    def event_fd(self) -> int:
+        """Return a descriptor that is readable while events or handshake messages wait."""
+
+    def drain_events(self) -> list[Event]:
+        """Return all waiting events, oldest first, and make the descriptor unreadable unless
+        handshake messages are still queued.
+        """
