@@ -8,7 +8,7 @@ from typing import Final
 SECOND_NS: Final = 1_000_000_000
 MILLISECOND_NS: Final = 1_000_000
 
-# -- the paper, section 6.1 ------------------------------------------------------------------------
+# -- the paper, section 6.1 ----------------------------------------------------------------------
 REKEY_AFTER_MESSAGES: Final = 2**60
 REPLAY_WINDOW: Final = 8128
 REJECT_AFTER_MESSAGES: Final = 2**64 - REPLAY_WINDOW - 1
@@ -18,9 +18,8 @@ REKEY_ATTEMPT_TIME_NS: Final = 90 * SECOND_NS
 REKEY_TIMEOUT_NS: Final = 5 * SECOND_NS
 KEEPALIVE_TIMEOUT_NS: Final = 10 * SECOND_NS
 
-# -- what every implementation agrees on beyond the paper --------------------------------------------
+# -- what every implementation agrees on beyond the paper ----------------------------------------
 REKEY_TIMEOUT_JITTER_MAX_NS: Final = 333 * MILLISECOND_NS
-MAX_HANDSHAKE_RETRIES: Final = REKEY_ATTEMPT_TIME_NS // REKEY_TIMEOUT_NS
 ZERO_KEYS_AFTER_TIME_NS: Final = 3 * REJECT_AFTER_TIME_NS
 # On receive, the initiator renews this long before the keypair is rejected (paper, section 6.2).
 REKEY_ON_RECEIVE_AFTER_TIME_NS: Final = (
@@ -36,7 +35,7 @@ MAX_STAGED_PACKETS: Final = 128
 PADDING_MULTIPLE: Final = 16
 MAX_PEERS: Final = 65_536
 
-# -- load (paper, section 5.3) -----------------------------------------------------------------------
+# -- load (paper, section 5.3) -------------------------------------------------------------------
 MAX_QUEUED_HANDSHAKES: Final = 1024
 UNDER_LOAD_QUEUE_DEPTH: Final = MAX_QUEUED_HANDSHAKES // 8
 UNDER_LOAD_STICKY_NS: Final = 1 * SECOND_NS
@@ -46,7 +45,7 @@ HANDSHAKES_PER_SECOND_PER_SOURCE: Final = 20
 HANDSHAKE_BURST_PER_SOURCE: Final = 5
 MAX_RATE_LIMITED_SOURCES: Final = 65_536
 
-# -- sizes -------------------------------------------------------------------------------------------
+# -- sizes ---------------------------------------------------------------------------------------
 DEFAULT_MTU: Final = 1420
 MAX_MTU: Final = 65_535
 MAX_DATAGRAM_SIZE: Final = 65_507
