@@ -1,0 +1,1 @@
+"""The configuration socket: protocol, server, the file clients find it by."""

@@ -1,0 +1,156 @@
+"""The configuration socket: clients in, answers out (asyncio, plain or uvloop).
+
+One coroutine per client: 1 read a chunk; 2 let the protocol turn it into requests; 3 answer each
+with one write, and wait until the client has taken it. So a client that does not read its answer is
+not read from either, holds one answer and a bounded read buffer, and keeps nobody waiting.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+import traceback
+from typing import Final, Protocol
+
+from wgd.configuration import DeviceChange, DeviceState
+from wgd.errors import ConfigurationError
+from wgd.uapi.format import get_answer, status
+from wgd.uapi.grammar import ResolveZone
+from wgd.uapi.listener import BACKLOG
+from wgd.uapi.protocol import BadRequest, Close, Connection, GetRequest, Request, SetRequest
+
+logger = logging.getLogger(__name__)
+
+MAX_CONNECTIONS: Final = 256
+"""Clients at once; more are turned away at the door, without an answer."""
+
+READ_SIZE: Final = 64 * 1024
+"""Bytes parsed in one go, a few milliseconds' worth."""
+
+
+class Configurable(Protocol):
+    """What the server shows and changes."""
+
+    def get(self) -> DeviceState:
+        """Return a consistent snapshot."""
+
+    def set(self, change: DeviceChange) -> None:
+        """Apply `change` whole; raises ConfigurationError when none of it was applied."""
+
+
+class UapiServer:
+    """Serves the configuration protocol on one listening unix socket."""
+
+    def __init__(
+        self, device: Configurable, resolve_zone: ResolveZone = socket.if_nametoindex
+    ) -> None:
+        self._device = device
+        self._resolve_zone = resolve_zone
+        self._server: asyncio.Server | None = None
+        self._clients: set[asyncio.Task[None]] = set()
+        self._is_closing = False
+
+    async def start(self, sock: socket.socket) -> None:
+        """Serve clients of `sock`, a listening stream socket; the server closes it in the end."""
+        self._server = await asyncio.start_unix_server(
+            self._serve_client, sock=sock, backlog=BACKLOG, limit=READ_SIZE
+        )
+
+    async def close(self) -> None:
+        """Close the listening socket and every connection. Remove the socket file before this."""
+        if self._server is None:
+            return
+        self._is_closing = True
+        self._server.close()
+        for task in self._clients:
+            task.cancel()
+        await asyncio.gather(*self._clients, return_exceptions=True)
+        await self._server.wait_closed()
+        self._server = None
+
+    async def _serve_client(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        if task is None or self._is_closing or len(self._clients) >= MAX_CONNECTIONS:
+            logger.warning("event=uapi_client_refused connections=%d", len(self._clients))
+            writer.transport.abort()
+            return
+        self._clients.add(task)
+        try:
+            await self._converse(reader, writer)
+        except (OSError, asyncio.CancelledError):
+            # The client went away, or `close` was called. It ends here: from a cancelled task
+            # asyncio 3.11 makes an error in the log.
+            pass
+        finally:
+            self._clients.discard(task)
+            # Not close(): every answer has been taken, or there is nobody to wait for.
+            writer.transport.abort()
+
+    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # With a high-water mark of 0, drain() waits until the client has taken everything.
+        writer.transport.set_write_buffer_limits(high=0)
+        connection = Connection(self._resolve_zone)
+        while data := await reader.read(READ_SIZE):
+            if not await self._answer(connection.receive_data(data), writer):
+                return
+        # A client that has only finished sending (`nc -U`) still gets its answer.
+        await self._answer(connection.receive_eof(), writer)
+
+    async def _answer(self, requests: list[Request], writer: asyncio.StreamWriter) -> bool:
+        for request in requests:
+            if isinstance(request, Close):
+                return False
+            writer.write(await self._answer_to(request))
+            await writer.drain()
+            await asyncio.sleep(0)  # Pipelined requests of one client take turns with the others.
+        return True
+
+    async def _answer_to(self, request: GetRequest | SetRequest | BadRequest) -> bytes:
+        match request:
+            case GetRequest():
+                return await self._get()
+            case SetRequest():
+                return self._set(request.change)
+            case BadRequest():
+                _log_refusal(request.errno, request.reason)
+                return status(request.errno)
+
+    async def _get(self) -> bytes:
+        try:
+            parts = []
+            for part in get_answer(self._device.get()):
+                parts.append(part)
+                await asyncio.sleep(0)
+            return b"".join(parts)
+        except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
+            return status(_errno_of(error))
+
+    def _set(self, change: DeviceChange) -> bytes:
+        try:
+            self._device.set(change)
+        except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
+            return status(-_errno_of(error))
+        return status(0)
+
+
+def _errno_of(error: Exception) -> int:
+    """Log what went wrong and return the positive errno for it."""
+    if isinstance(error, ConfigurationError):
+        _log_refusal(error.errno, str(error))
+        return error.errno
+    # Neither the message nor a traceback, which may hold keys: the type and the place must do.
+    place = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error(
+        "event=uapi_request_failed error=%s at=%s:%s",
+        type(error).__name__,
+        place.filename,
+        place.lineno,
+    )
+    return errno.EIO
+
+
+def _log_refusal(number: int, reason: str) -> None:
+    name = errno.errorcode.get(abs(number), str(number))
+    logger.warning("event=uapi_request_refused errno=%s reason=%r", name, reason)
