@@ -11,7 +11,7 @@ MILLISECOND_NS: Final = 1_000_000
 # -- the paper, section 6.1 ----------------------------------------------------------------------
 REKEY_AFTER_MESSAGES: Final = 2**60
 REPLAY_WINDOW: Final = 8128
-REJECT_AFTER_MESSAGES: Final = 2**64 - REPLAY_WINDOW - 1
+REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
 REKEY_AFTER_TIME_NS: Final = 120 * SECOND_NS
 REJECT_AFTER_TIME_NS: Final = 180 * SECOND_NS
 REKEY_ATTEMPT_TIME_NS: Final = 90 * SECOND_NS

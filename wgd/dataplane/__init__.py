@@ -1,0 +1,1 @@
+"""The data plane: its interface, and the engine in plain Python."""

@@ -19,7 +19,7 @@ PeerId = NewType("PeerId", int)
 """A number the control plane gives each peer; never used twice in the life of a device."""
 
 
-# -- events, upwards ---------------------------------------------------------------------------------
+# -- events, upwards -----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class HandshakeMessage:
     source: Endpoint
 
 
-# -- what a peer looks like from outside -------------------------------------------------------------
+# -- what a peer looks like from outside ---------------------------------------------------------
 
 
 class Stamps(NamedTuple):
@@ -96,7 +96,7 @@ class Counters(NamedTuple):
     received_bytes: int
 
 
-# -- what an engine is given -------------------------------------------------------------------------
+# -- what an engine is given ---------------------------------------------------------------------
 
 
 class Tun(Protocol):
@@ -134,7 +134,7 @@ class DatagramSocket(Protocol):
 class DataPlane(Protocol):
     """One engine moving the packets of one device."""
 
-    # -- the outside world: sockets come and go with the link ----------------------------------------
+    # -- the outside world: sockets come and go with the link ------------------------------------
 
     def attach_sockets(self, sockets: Sequence[DatagramSocket]) -> None:
         """Use these sockets (at most one per family) instead of any before; none stops UDP.
@@ -173,9 +173,10 @@ class DataPlane(Protocol):
     def install_keypair(self, peer: PeerId, keypair: Keypair) -> tuple[int, ...]:
         """Add a keypair; return the receiver indices that it pushed out.
 
-        An initiator's becomes current at once (the old current, or an unconfirmed next, becomes
-        previous) and staged packets are sent. A responder's becomes next, in place of any next and
-        previous, until a packet confirms it.
+        An initiator's becomes current at once, and the old current, or an unconfirmed next,
+        previous; nothing is sent (the control plane calls `send_keepalive`, which also confirms
+        the session). A responder's becomes next, in place of any next and previous, until a packet
+        confirms it; then staged packets are sent.
         """
 
     def expire_keypairs(self, peer: PeerId) -> None:
@@ -196,7 +197,7 @@ class DataPlane(Protocol):
     def drop_staged(self, peer: PeerId) -> None:
         """Throw the staged packets away."""
 
-    # -- stamps and counters -------------------------------------------------------------------------
+    # -- stamps and counters ---------------------------------------------------------------------
 
     def stamps(self, peer: PeerId) -> Stamps:
         """Return the peer's stamps."""

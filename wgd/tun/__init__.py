@@ -1,0 +1,1 @@
+"""TUN devices: Linux, and one in memory for tests."""

@@ -1,0 +1,159 @@
+"""From UDP to the TUN, one datagram at a time, in one buffer that is allocated once:
+
+1 a socket receives a datagram into `Inbound.datagram`;
+2 what is not a transport message is offered to the handshake queue;
+3 the receiver index finds the session, which must not be too old;
+4 the packet is opened in place, and only if it is authentic its counter goes to the replay window;
+5 the peer roams to where the datagram came from; stamps and counters are set;
+6 a first packet under the next keypair makes it the current one; what was staged is sent, and a
+  keypair close to its end asks for its renewal;
+7 the inner packet is cut to its own length, its source must be routed to this very peer;
+8 it is written to the TUN. An empty packet (a keepalive) ends before 7.
+"""
+
+import errno
+from collections.abc import Callable
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+
+from wgd.addresses import Endpoint
+from wgd.constants import (
+    REJECT_AFTER_MESSAGES,
+    REJECT_AFTER_TIME_NS,
+    REKEY_ON_RECEIVE_AFTER_TIME_NS,
+)
+from wgd.dataplane.handshake_queue import HandshakeQueue
+from wgd.dataplane.interface import KeypairConfirmed, Tun
+from wgd.dataplane.keypairs import Session
+from wgd.dataplane.portable_outbound import Outbound
+from wgd.dataplane.portable_state import EngineState, PeerState
+from wgd.noise.messages import TRANSPORT_HEADER, TRANSPORT_MIN_SIZE, MessageType
+
+MAX_DATAGRAM_SIZE: Final = 65_535
+"""More than UDP can carry without jumbograms: what is longer is not ours."""
+
+CLOSED_ERRNOS: Final = frozenset(
+    {errno.EBADF, errno.ENODEV, errno.ENXIO, getattr(errno, "EBADFD", errno.EBADF)}
+)
+"""What a TUN device raises that is not there any more."""
+
+_TAG_SIZE: Final = 16
+_TRANSPORT: Final = int(MessageType.TRANSPORT)
+_NONCE_PREFIX: Final = bytes(4)
+
+
+class Inbound:
+    """Opens, checks and delivers. Nothing in here raises because of what a datagram holds.
+
+    `on_tun_closed` is called with the error when the TUN turns out to be gone.
+    """
+
+    def __init__(
+        self,
+        state: EngineState,
+        outbound: Outbound,
+        handshakes: HandshakeQueue,
+        tun: Tun,
+        on_tun_closed: Callable[[OSError], None],
+    ) -> None:
+        self._state = state
+        self._outbound = outbound
+        self._handshakes = handshakes
+        self._tun = tun
+        self._on_tun_closed = on_tun_closed
+        self.datagram = memoryview(bytearray(MAX_DATAGRAM_SIZE))
+        """Where a datagram from a socket belongs."""
+
+    def receive(self, length: int, source: Endpoint, now_ns: int) -> None:
+        """Handle the datagram of `length` bytes that was received into `datagram`."""
+        state = self._state
+        view = self.datagram
+        if length < TRANSPORT_MIN_SIZE:
+            state.drops.malformed_datagram += 1
+            return
+        kind, index, counter = TRANSPORT_HEADER.unpack_from(view)
+        if kind != _TRANSPORT:
+            if self._handshakes.offer(view[:length], source):
+                state.wakeup.set()
+            return
+        found = state.sessions.get(index)
+        if found is None:
+            state.drops.unknown_index += 1
+            return
+        peer, session = found
+        if now_ns - session.created_ns >= REJECT_AFTER_TIME_NS or counter >= REJECT_AFTER_MESSAGES:
+            state.drops.expired_keypair += 1
+            return
+        end = length - _TAG_SIZE
+        try:
+            session.opener.decrypt_into(
+                _NONCE_PREFIX + counter.to_bytes(8, "little"),
+                view[16:length],
+                None,
+                view[16:end],
+            )
+        except InvalidTag:
+            state.drops.not_authentic += 1
+            return
+        if not session.replay.accept(counter):
+            state.drops.replayed += 1
+            return
+
+        peer.endpoint = source
+        peer.received_bytes += length
+        state.stamp_received(peer, now_ns, is_data=end > 16)
+        if session is peer.keypairs.next:
+            self._confirm(peer, session, now_ns)
+        self._renew_in_time(peer, now_ns)
+        if end > 16:
+            self._deliver(peer, view[16:end])
+
+    def _confirm(self, peer: PeerState, session: Session, now_ns: int) -> None:
+        freed = self._state.forget_sessions(peer.keypairs.confirm())
+        peer.handshake_reported = False
+        self._state.emit(KeypairConfirmed(peer.id, session.local_index, freed))
+        self._outbound.send_staged(peer, now_ns)
+
+    def _renew_in_time(self, peer: PeerState, now_ns: int) -> None:
+        current = peer.keypairs.current
+        if (
+            current is not None
+            and current.is_initiator
+            and now_ns - current.created_ns >= REKEY_ON_RECEIVE_AFTER_TIME_NS
+            and not current.rekey_reported
+        ):
+            current.rekey_reported = True
+            self._state.needs_handshake(peer)
+
+    def _deliver(self, peer: PeerState, packet: memoryview) -> None:
+        """Write an opened packet to the TUN, without its padding, if its source is the peer's."""
+        available = len(packet)
+        version = packet[0] >> 4
+        length = 0
+        if version == 4 and available >= 20:
+            header_length = (packet[0] & 15) * 4
+            length = packet[2] << 8 | packet[3]
+            is_honest = 20 <= header_length <= length <= available
+            address = packet[12:16]
+        elif version == 6 and available >= 40:
+            length = 40 + (packet[4] << 8 | packet[5])
+            is_honest = length <= available
+            address = packet[8:24]
+        else:
+            is_honest = False
+            address = packet[:0]
+        if not is_honest:
+            self._state.drops.malformed_inner_packet += 1
+        elif self._state.route(bytes(address)) is not peer:
+            self._state.drops.wrong_source += 1
+        else:
+            self._write(packet[:length])
+
+    def _write(self, packet: memoryview) -> None:
+        try:
+            self._tun.write(packet)
+        except OSError as error:
+            self._state.drops.tun_failed += 1
+            if error.errno in CLOSED_ERRNOS:
+                self._on_tun_closed(error)
