@@ -1,0 +1,208 @@
+"""Whole devices on a memory network and a virtual clock: the harness of the protocol tests.
+
+    host.tun.inject ─▶ PortableDataPlane ─▶ MemoryNetwork ─▶ PortableDataPlane ─▶ host.received
+                            Device                               Device
+
+Time moves only in `Simulation.run`, from one deadline to the next.
+"""
+
+import ipaddress
+import random
+import struct
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from wgd.addresses import Endpoint, Prefix
+from wgd.clock import VirtualClock
+from wgd.configuration import AllowedIpChange, DeviceChange, PeerChange, PeerState
+from wgd.dataplane.interface import TunClosed
+from wgd.dataplane.portable import PortableDataPlane
+from wgd.device import Device
+from wgd.net.memory import MemoryNetwork, Transit
+from wgd.noise.primitives import PrivateKey
+from wgd.tun.memory import MemoryTun
+
+SECOND = 1_000_000_000
+MILLISECOND = 1_000_000
+PORT = 51820
+
+INITIATION, RESPONSE, COOKIE_REPLY, TRANSPORT = 1, 2, 3, 4
+
+
+class Sent(NamedTuple):
+    """A datagram as it was sent, with the time in nanoseconds since the simulation began."""
+
+    at_ns: int
+    sender: str
+    kind: int
+    size: int
+    transit: Transit
+
+    @property
+    def is_keepalive(self) -> bool:
+        return self.kind == TRANSPORT and self.size == 32
+
+
+class Host:
+    """A device, its data plane, and a way to look at both."""
+
+    def __init__(self, simulation: "Simulation", name: str, address: str, tunnel_ip: str) -> None:
+        self.simulation = simulation
+        self.name = name
+        self.tunnel_ip = tunnel_ip
+        self.private_key = simulation.random.randbytes(32)
+        self.public_key = PrivateKey(self.private_key).public_key
+        self.tun = MemoryTun()
+        self.host = simulation.network.host(name, address)
+        self.sockets = [self.host.bind(is_ipv6=":" in address, port=PORT)]
+        self.dataplane = PortableDataPlane(self.tun, simulation.clock)
+        self.device = Device(self.dataplane, simulation.random.randbytes)
+        self.received: list[bytes] = []
+        self.dataplane.attach_sockets(self.sockets)
+        self.configure(private_key=self.private_key)
+        self.device.set_link_up(True, simulation.clock.now())
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return Endpoint(self.host.addresses[0], PORT)
+
+    def configure(self, **change: Any) -> None:
+        self.device.configure(DeviceChange(**change), self.simulation.clock.now())
+
+    def add_peer(self, other: "Host", *, endpoint: bool = True, **change: Any) -> None:
+        prefix = Prefix(ipaddress.ip_address(other.tunnel_ip).packed, 32)
+        self.change_peer(
+            other,
+            endpoint=other.endpoint if endpoint else None,
+            allowed_ips=(AllowedIpChange(prefix),),
+            **change,
+        )
+
+    def change_peer(self, other: "Host", **change: Any) -> None:
+        self.configure(peers=(PeerChange(other.public_key, **change),))
+
+    def send(self, other: "Host", payload: bytes = b"hello") -> bytes:
+        """Put an IPv4 packet for the other host's tunnel address into the tunnel."""
+        packet = ip_packet(self.tunnel_ip, other.tunnel_ip, payload)
+        assert self.tun.inject(packet)
+        self.simulation.settle()
+        return packet
+
+    def peer(self, other: "Host") -> PeerState:
+        (state,) = [p for p in self.device.state().peers if p.public_key == other.public_key]
+        return state
+
+    def step(self) -> bool:
+        """Run one wake-up of everything; return whether anything happened."""
+        before = self.simulation.activity
+        self.dataplane.receive_from_tun()
+        for sock in self.sockets:
+            self.dataplane.receive_from_socket(sock)
+        now = self.simulation.clock.now()
+        events = self.dataplane.drain_events()
+        for event in events:
+            assert not isinstance(event, TunClosed)
+            self.device.on_event(event, now)
+        messages, queued = self.dataplane.take_handshakes(16)
+        for message in messages:
+            self.device.receive_handshake(message, queued, now)
+        packets = self.tun.take()
+        self.received += packets
+        return bool(events or messages or packets) or self.simulation.activity != before
+
+
+class Simulation:
+    """Hosts that can reach one another; `fate` decides about each datagram, as MemoryNetwork's."""
+
+    def __init__(self, seed: int = 1) -> None:
+        self.random = random.Random(seed)
+        self.clock = VirtualClock()
+        self.began_ns = self.clock.boot_ns()
+        self.network = MemoryNetwork(self.clock, self._record)
+        self.hosts: list[Host] = []
+        self.log: list[Sent] = []
+        self.activity = 0
+        self.fate: Callable[[Sent], tuple[int, ...]] = lambda _sent: (0,)
+
+    def host(self, name: str, address: str, tunnel_ip: str) -> Host:
+        host = Host(self, name, address, tunnel_ip)
+        self.hosts.append(host)
+        return host
+
+    def _record(self, transit: Transit) -> tuple[int, ...]:
+        sender = next(h for h in self.hosts if transit.source.host in h.host.addresses)
+        datagram = transit.datagram
+        sent = Sent(self.now_ns, sender.name, datagram[0], len(datagram), transit)
+        self.log.append(sent)
+        self.activity += 1
+        return self.fate(sent)
+
+    @property
+    def now_ns(self) -> int:
+        """Nanoseconds since the simulation began."""
+        return self.clock.boot_ns() - self.began_ns
+
+    def sent(self, *kinds: int, by: Host | None = None, since_ns: int = 0) -> list[Sent]:
+        return [
+            sent
+            for sent in self.log
+            if sent.kind in kinds
+            and sent.at_ns >= since_ns
+            and (by is None or sent.sender == by.name)
+        ]
+
+    def settle(self) -> None:
+        """Let everything happen that can happen now."""
+        for _ in range(100_000):
+            self.network.deliver()
+            if not any(host.step() for host in self.hosts):
+                return
+        raise AssertionError("the simulation never comes to rest")
+
+    def next_deadline(self) -> int | None:
+        deadlines = [self.network.next_deadline()]
+        deadlines += [host.device.next_deadline() for host in self.hosts]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def run(self, duration_ns: int) -> None:
+        """Let time pass, stopping exactly at every deadline on the way."""
+        self.settle()
+        end_ns = self.clock.boot_ns() + duration_ns
+        while (deadline_ns := self.next_deadline()) is not None and deadline_ns <= end_ns:
+            self.clock.advance(max(deadline_ns - self.clock.boot_ns(), 0))
+            now = self.clock.now()
+            for host in self.hosts:
+                due_ns = host.device.next_deadline()
+                if due_ns is not None and due_ns <= now.boot_ns:
+                    self.activity += 1
+                    host.device.on_deadline(now)
+            self.settle()
+        self.clock.advance(end_ns - self.clock.boot_ns())
+
+
+def ip_packet(source: str, destination: str, payload: bytes) -> bytes:
+    """Return an IPv4 packet without a checksum (nobody here looks at it)."""
+    header = struct.pack(
+        ">BBHHHBBH4s4s",
+        0x45,
+        0,
+        20 + len(payload),
+        0,
+        0,
+        64,
+        17,
+        0,
+        ipaddress.ip_address(source).packed,
+        ipaddress.ip_address(destination).packed,
+    )
+    return header + payload
+
+
+def pair(seed: int = 1, **change: Any) -> tuple[Simulation, Host, Host]:
+    """Return two hosts that know each other's endpoint; `change` applies to both peers."""
+    simulation = Simulation(seed)
+    alice = simulation.host("alice", "192.0.2.1", "10.0.0.1")
+    bob = simulation.host("bob", "192.0.2.2", "10.0.0.2")
+    alice.add_peer(bob, **change)
+    bob.add_peer(alice, **change)
+    return simulation, alice, bob

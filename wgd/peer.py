@@ -1,0 +1,329 @@
+"""One peer, sans-IO: its handshake, its timers, and what it asks of the data plane.
+
+The flow of a session, initiator on the left:
+
+  1 needs_handshake    initiation sent ........... receive_initiation: endpoint, response sent,
+                       (retransmit timer armed)    keypair installed as "next"
+  2 receive_response   keypair installed as        .
+                       "current", staged packets   .
+                       or a keepalive sent ....... keypair_confirmed: "next" becomes "current"
+
+Timers are not armed one by one: `next_deadline` computes the earliest of `wgd.timers` from the data
+plane's stamps, and `on_deadline` does whatever is due. The owner (`wgd.device`) calls it then.
+"""
+
+import base64
+import logging
+from collections.abc import Callable
+
+from wgd import timers
+from wgd.addresses import Endpoint, Prefix
+from wgd.clock import Instant
+from wgd.configuration import PeerState
+from wgd.constants import (
+    REKEY_ATTEMPT_TIME_NS,
+    REKEY_TIMEOUT_JITTER_MAX_NS,
+    REKEY_TIMEOUT_NS,
+)
+from wgd.dataplane.interface import DataPlane, KeypairConfirmed, PeerId
+from wgd.errors import HandshakeError
+from wgd.index_table import IndexTable
+from wgd.noise.cookie import CookieGenerator
+from wgd.noise.handshake import Handshake, IdentifiedInitiation, StaticIdentity
+from wgd.noise.messages import CookieReply, Response
+
+logger = logging.getLogger(__name__)
+
+
+class Peer:
+    """A peer of one device. `identity` is the device's own key, None while it has none.
+
+    `random` returns that many random bytes; `indices` is shared by all peers of the device.
+    """
+
+    def __init__(
+        self,
+        peer_id: PeerId,
+        public_key: bytes,
+        *,
+        dataplane: DataPlane,
+        indices: "IndexTable[Peer]",
+        random: Callable[[int], bytes],
+    ) -> None:
+        self.id = peer_id
+        self.public_key = public_key
+        self.allowed_ips: dict[Prefix, None] = {}
+        self.persistent_keepalive_seconds = 0
+        self._dataplane = dataplane
+        self._indices = indices
+        self._random = random
+        self._handshake = Handshake(None, public_key)
+        self._cookies = CookieGenerator(public_key)
+        self._identity: StaticIdentity | None = None
+        self._running = False
+
+        self._handshake_index: int | None = None
+        self._attempt_started_ns = 0
+        self._last_handshake_sent_ns: int | None = None
+        """When we last sent an initiation or a response: neither is sent again too soon."""
+        self._unanswered_since_ns: int | None = None
+        """When the initiation was sent that the retransmit timer watches."""
+        self._initiate_at_ns: int | None = None
+        """A handshake was wanted too soon after the last one: start it then."""
+        self._jitter_ns = self._draw_jitter()
+        self._session_derived_ns: int | None = None
+        self._keepalive_enabled_ns = 0
+        self._last_handshake_wall_ns = 0
+
+    def __repr__(self) -> str:
+        text = base64.b64encode(self.public_key).decode()
+        return f"peer({text[:4]}…{text[39:43]})"
+
+    # -- life --------------------------------------------------------------------------------------
+
+    def start(self, now: Instant) -> None:
+        """The link came up: whatever was staged, or a persistent keepalive, may go out."""
+        self._running = True
+        self._keepalive_enabled_ns = now.boot_ns
+        if self.persistent_keepalive_seconds:
+            self._dataplane.send_keepalive(self.id)
+        else:
+            self._dataplane.send_staged(self.id)
+
+    def stop(self) -> None:
+        """The link went down: forget every session and what was staged."""
+        self._running = False
+        self._dataplane.drop_staged(self.id)
+        self._erase_keys()
+        self._end_attempt()
+        self._last_handshake_sent_ns = None
+
+    def set_identity(self, identity: StaticIdentity | None) -> None:
+        """Our own static key changed: sessions made with the old one must be made anew."""
+        self._identity = identity
+        self._handshake.set_identity(identity)
+        self._free_handshake_index()
+        self._end_attempt()
+        self._last_handshake_sent_ns = None
+        self._dataplane.expire_keypairs(self.id)
+        if self._running:
+            self._dataplane.send_staged(self.id)
+
+    # -- configuration -----------------------------------------------------------------------------
+
+    def set_preshared_key(self, key: bytes) -> None:
+        """Mix `key` (32 bytes, zeros for none) into every handshake from the next one on."""
+        self._handshake.preshared_key = key
+
+    def set_persistent_keepalive(self, seconds: int, now: Instant) -> None:
+        """Send an empty packet after `seconds` without traffic; 0 never. Switching on sends one."""
+        switched_on = seconds and not self.persistent_keepalive_seconds
+        self.persistent_keepalive_seconds = seconds
+        self._keepalive_enabled_ns = now.boot_ns
+        if switched_on and self._running:
+            self._dataplane.send_keepalive(self.id)
+
+    def configured(self) -> None:
+        """A configuration change of this peer is complete: what it was missing may be there now."""
+        if self._running:
+            self._dataplane.send_staged(self.id)
+
+    def state(self) -> PeerState:
+        """Return a snapshot for `get`."""
+        counters = self._dataplane.counters(self.id)
+        return PeerState(
+            public_key=self.public_key,
+            preshared_key=self._handshake.preshared_key,
+            endpoint=self._dataplane.endpoint(self.id),
+            last_handshake_ns=self._last_handshake_wall_ns,
+            sent_bytes=counters.sent_bytes,
+            received_bytes=counters.received_bytes,
+            persistent_keepalive_seconds=self.persistent_keepalive_seconds,
+            allowed_ips=tuple(self.allowed_ips),
+        )
+
+    # -- handshake ---------------------------------------------------------------------------------
+
+    def needs_handshake(self, now: Instant) -> None:
+        """The data plane has packets to send and no (fresh) keypair for them."""
+        if self._unanswered_since_ns is None and self._initiate_at_ns is None:
+            self._attempt_started_ns = now.boot_ns
+        self._initiate(now)
+
+    def _initiate(self, now: Instant) -> None:
+        """Send an initiation, unless it cannot be sent or the last one was just now."""
+        self._initiate_at_ns = None
+        if not self._running or self._identity is None:
+            return
+        if self._dataplane.endpoint(self.id) is None:
+            logger.debug("%r event=no_endpoint", self)
+            return
+        if self._last_handshake_sent_ns is not None:
+            allowed_ns = self._last_handshake_sent_ns + REKEY_TIMEOUT_NS
+            if now.boot_ns < allowed_ns:
+                if self._unanswered_since_ns is None:  # else the retransmit timer sees to it
+                    self._initiate_at_ns = allowed_ns
+                return
+        self._free_handshake_index()
+        index = self._indices.allocate(self)
+        try:
+            message = self._handshake.create_initiation(now, index, self._random)
+        except HandshakeError as error:  # the peer's public key is of low order: it never will
+            self._indices.free([index])
+            logger.info("%r event=cannot_initiate reason=%s", self, error)
+            return
+        self._handshake_index = index
+        self._jitter_ns = self._draw_jitter()
+        self._last_handshake_sent_ns = now.boot_ns
+        self._unanswered_since_ns = now.boot_ns
+        logger.debug("%r event=initiation_sent", self)
+        self._dataplane.send_to_peer(self.id, self._cookies.add_macs(message, now.boot_ns))
+
+    def receive_initiation(
+        self, initiation: IdentifiedInitiation, length: int, source: Endpoint, now: Instant
+    ) -> None:
+        """Answer an initiation whose static key is this peer's.
+
+        Raises HandshakeError, with nothing changed, if it is forged, replayed or part of a flood.
+        """
+        self._handshake.consume_initiation(initiation, now.boot_ns)
+        # Our own initiation, if one is out, is overtaken: its state is gone.
+        self._free_handshake_index()
+        self._dataplane.note_received(self.id, length, source)
+        index = self._indices.allocate(self)
+        message = self._handshake.create_response(index, self._random)
+        keypair = self._handshake.derive_keypair(now.boot_ns)
+        self._indices.free(self._dataplane.install_keypair(self.id, keypair))
+        self._session_derived_ns = now.boot_ns
+        self._last_handshake_sent_ns = now.boot_ns
+        logger.debug("%r event=response_sent endpoint=%s", self, source)
+        self._dataplane.send_to_peer(self.id, self._cookies.add_macs(message, now.boot_ns))
+
+    def receive_response(
+        self, response: Response, length: int, source: Endpoint, now: Instant
+    ) -> None:
+        """Complete the handshake we initiated; raises HandshakeError if it is not the answer."""
+        self._handshake.consume_response(response)
+        keypair = self._handshake.derive_keypair(now.boot_ns)
+        self._handshake_index = None  # it is the keypair's now
+        self._dataplane.note_received(self.id, length, source)
+        self._indices.free(self._dataplane.install_keypair(self.id, keypair))
+        self._session_derived_ns = now.boot_ns
+        self._handshake_completed(now)
+        logger.debug("%r event=response_received endpoint=%s", self, source)
+        # Staged packets, or failing that a keepalive, confirm the session to the responder.
+        self._dataplane.send_keepalive(self.id)
+
+    def receive_cookie_reply(self, reply: CookieReply, now: Instant) -> None:
+        """Keep a cookie for the next initiation or response; raises HandshakeError if forged."""
+        self._cookies.consume_reply(reply, now.boot_ns)
+        logger.debug("%r event=cookie_received", self)
+
+    def keypair_confirmed(self, event: KeypairConfirmed, now: Instant) -> None:
+        """The initiator has used the keypair that our response made."""
+        self._indices.free(event.freed_indices)
+        self._handshake_completed(now)
+
+    def _handshake_completed(self, now: Instant) -> None:
+        self._last_handshake_wall_ns = now.wall_ns
+        self._end_attempt()
+
+    # -- timers ------------------------------------------------------------------------------------
+
+    def next_deadline(self) -> int | None:
+        """Return when `on_deadline` is due next, in boot nanoseconds; None for never."""
+        deadlines = [
+            timers.zero_key_material(self._session_derived_ns),
+        ]
+        if self._running:
+            stamps = self._dataplane.stamps(self.id)
+            deadlines += [
+                self._initiate_at_ns,
+                timers.retransmit_handshake(self._unanswered_since_ns, self._jitter_ns),
+                timers.send_keepalive(stamps),
+                timers.new_handshake(stamps, self._jitter_ns),
+                timers.persistent_keepalive(
+                    stamps, self.persistent_keepalive_seconds, self._keepalive_enabled_ns
+                ),
+            ]
+        return min((deadline for deadline in deadlines if deadline is not None), default=None)
+
+    def on_deadline(self, now: Instant) -> None:
+        """Do whatever is due at `now`, then let the data plane report the next activity."""
+        if _is_due(timers.zero_key_material(self._session_derived_ns), now):
+            self._expired_zero_key_material()
+        if not self._running:
+            return
+        if _is_due(timers.retransmit_handshake(self._unanswered_since_ns, self._jitter_ns), now):
+            self._expired_retransmit_handshake(now)
+        if _is_due(self._initiate_at_ns, now):
+            self._initiate(now)
+        stamps = self._dataplane.stamps(self.id)
+        if _is_due(timers.send_keepalive(stamps), now):
+            self._dataplane.send_keepalive(self.id)
+        if _is_due(timers.new_handshake(stamps, self._jitter_ns), now):
+            self._expired_new_handshake(now)
+        self._check_persistent_keepalive(now)
+        stamps = self._dataplane.stamps(self.id)
+        if not (stamps.first_data_sent_unanswered_ns or stamps.first_data_received_unanswered_ns):
+            self._dataplane.disarm(self.id)
+
+    def _expired_retransmit_handshake(self, now: Instant) -> None:
+        if now.boot_ns - self._attempt_started_ns >= REKEY_ATTEMPT_TIME_NS:
+            logger.info("%r event=handshake_given_up", self)
+            self._end_attempt()
+            self._dataplane.drop_staged(self.id)
+            if self._session_derived_ns is None:
+                self._session_derived_ns = now.boot_ns  # erase the attempt's keys in time, too
+            return
+        # The path may have changed: let the kernel choose the source address anew.
+        self._dataplane.clear_source(self.id)
+        self._unanswered_since_ns = None
+        logger.debug("%r event=handshake_retried", self)
+        self._initiate(now)
+
+    def _expired_new_handshake(self, now: Instant) -> None:
+        self._dataplane.clear_data_sent_unanswered(self.id)
+        self._dataplane.clear_source(self.id)
+        logger.debug("%r event=no_answer_to_data", self)
+        self.needs_handshake(now)
+
+    def _check_persistent_keepalive(self, now: Instant) -> None:
+        # Read the stamps anew: what was sent a moment ago counts.
+        deadline_ns = timers.persistent_keepalive(
+            self._dataplane.stamps(self.id),
+            self.persistent_keepalive_seconds,
+            self._keepalive_enabled_ns,
+        )
+        if _is_due(deadline_ns, now):
+            # Even if nothing can be sent (no endpoint, no key), the next try is an interval away.
+            self._keepalive_enabled_ns = now.boot_ns
+            self._dataplane.send_keepalive(self.id)
+
+    def _expired_zero_key_material(self) -> None:
+        logger.debug("%r event=keys_erased", self)
+        self._erase_keys()
+
+    # -- pieces ------------------------------------------------------------------------------------
+
+    def _erase_keys(self) -> None:
+        self._session_derived_ns = None
+        self._handshake.clear()
+        self._free_handshake_index()
+        self._indices.free(self._dataplane.drop_keypairs(self.id))
+
+    def _end_attempt(self) -> None:
+        self._unanswered_since_ns = None
+        self._initiate_at_ns = None
+
+    def _free_handshake_index(self) -> None:
+        if self._handshake_index is not None:
+            self._indices.free([self._handshake_index])
+            self._handshake_index = None
+
+    def _draw_jitter(self) -> int:
+        return int.from_bytes(self._random(4), "little") % (REKEY_TIMEOUT_JITTER_MAX_NS + 1)
+
+
+def _is_due(deadline_ns: int | None, now: Instant) -> bool:
+    return deadline_ns is not None and deadline_ns <= now.boot_ns
