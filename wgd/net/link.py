@@ -1,0 +1,210 @@
+"""Tells when a TUN interface goes up or down, changes its MTU, or is gone. Never polls.
+
+1. A netlink socket in the daemon's own namespace listens to link events from construction on.
+2. In the loop's next turn the interface is located: the TUN descriptor is asked for its namespace
+   and its name, and netlink for that interface's state. The answer gives the index.
+3. Events of that index in that namespace, the answer among them, are reported if they change
+   anything. A new name is no matter.
+4. When the interface leaves the namespace, or events were lost, go to 2.
+
+An interface in another namespace is followed by that namespace's id: the same socket then hears
+all namespaces that have an id here (NETLINK_LISTEN_ALL_NSID). A socket *in* the other namespace
+would keep it alive: `ip netns delete`, or the end of a container, would no longer delete the TUN.
+"""
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import struct
+from collections.abc import Callable
+from typing import Protocol
+
+from wgd.net import netlink
+from wgd.net.namespaces import is_own_namespace
+
+logger = logging.getLogger(__name__)
+
+IFF_UP = 0x1
+# A rename or a move may slip in between asking for name and state: ask again, but not for ever.
+MAX_LOCATE_ATTEMPTS = 16
+
+
+class WatchedTun(Protocol):
+    """What the watcher asks of a TUN device; see `LinuxTun`."""
+
+    def current_name(self) -> str:
+        """Return what the interface is called now. Raises OSError."""
+
+    def is_gone(self) -> bool:
+        """Return whether the interface was deleted."""
+
+    def network_namespace(self) -> int:
+        """Return a new descriptor of the interface's network namespace. Raises OSError."""
+
+
+class LinkWatcher:
+    """Watches the interface of `tun` and calls back, on `loop`, on changes only.
+
+    `on_link(up)` says whether the interface is administratively up (IFF_UP, what `ip link set up`
+    does), first for the state it is found in; `on_mtu(mtu)` gives its MTU in bytes, likewise.
+    `on_gone(reason)` comes last, when the interface was deleted; not when another namespace was
+    deleted with it, which only the TUN descriptor tells (EBADFD).
+
+    Construct it in the daemon's own network namespace and before it reports readiness: that opens
+    the socket; the rest, with the import of pyroute2, waits for the loop's next turn. Raises
+    OSError if the netlink socket cannot be opened.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        tun: WatchedTun,
+        *,
+        on_link: Callable[[bool], None],
+        on_mtu: Callable[[int], None],
+        on_gone: Callable[[str], None],
+    ) -> None:
+        self._tun = tun
+        self._loop = loop
+        self._on_link = on_link
+        self._on_mtu = on_mtu
+        self._on_gone = on_gone
+        self._socket, self._port_id = _listen()
+        self._sequence = 0
+        self._attempts = 0
+        self._namespace_id: int | None = None  # None is our own
+        self._index: int | None = None  # None until the state has been answered
+        self._up: bool | None = None
+        self._mtu: int | None = None
+        self._beginning = loop.call_soon(self._begin)
+
+    def close(self) -> None:
+        """Stop reporting; once or more."""
+        self._beginning.cancel()
+        if self._socket.fileno() >= 0:
+            self._loop.remove_reader(self._socket.fileno())
+            self._socket.close()
+
+    def _begin(self) -> None:
+        self._loop.add_reader(self._socket.fileno(), self._readable)
+        self._locate()
+
+    def _begin_anew(self) -> None:
+        """Begin again on a new socket: the old one's full queue has no room for an answer."""
+        self.close()
+        self._socket, self._port_id = _listen()
+        self._begin()
+
+    # -- where the interface is --------------------------------------------------------------------
+
+    def _locate(self) -> None:
+        """Find the interface's namespace and name, and request its state there."""
+        self._index = None
+        self._attempts += 1
+        self._sequence += 1
+        try:
+            self._namespace_id = self._find_namespace()
+            name = self._tun.current_name()
+            self._listen_everywhere(self._namespace_id is not None)
+            self._socket.send(netlink.link_request(self._sequence, name, self._namespace_id))
+        except OSError as error:
+            self._lost(error.errno)
+
+    def _find_namespace(self) -> int | None:
+        """Return the id of the interface's namespace, None for our own. Raises OSError."""
+        try:
+            namespace = self._tun.network_namespace()
+        except OSError as error:
+            if error.errno not in (errno.EPERM, errno.EINVAL, errno.ENOTTY):
+                raise
+            return None  # an old kernel, or no CAP_NET_ADMIN: it is ours unless somebody moved it
+        try:
+            return None if is_own_namespace(namespace) else netlink.get_namespace_id(namespace)
+        finally:
+            os.close(namespace)
+
+    def _listen_everywhere(self, enable: bool) -> None:
+        """Hear other namespaces only while needed: on a container host they have much to say."""
+        self._socket.setsockopt(netlink.SOL_NETLINK, netlink.NETLINK_LISTEN_ALL_NSID, int(enable))
+
+    def _lost(self, error: int | None) -> None:
+        """Report a deleted interface; look again for one that has just moved; else give up."""
+        if self._tun.is_gone():
+            self.close()
+            self._on_gone("the TUN interface was deleted")
+        elif error in (errno.ENODEV, errno.EINVAL) and self._attempts < MAX_LOCATE_ATTEMPTS:
+            self._locate()
+        else:
+            logger.error(
+                "event=link_events_lost error=%r effect=%r cure=%r",
+                os.strerror(error or 0),
+                "up, down and MTU of the interface are no longer seen",
+                "CAP_NET_ADMIN and CAP_NET_BROADCAST to follow it to another network namespace",
+            )
+
+    # -- what is heard -----------------------------------------------------------------------------
+
+    def _readable(self) -> None:
+        """Take one datagram; the loop calls again while there are more."""
+        try:
+            data, ancillary, _flags, (sender, _groups) = self._socket.recvmsg(
+                netlink.RECEIVE_SIZE, socket.CMSG_SPACE(4)
+            )
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno != errno.ENOBUFS:
+                raise
+            self._begin_anew()  # events were lost
+            return
+        if sender != 0:
+            return  # not the kernel
+        heard_in = _namespace_id(ancillary)
+        for message in netlink.decode(data):
+            is_answer = (heard_in, message.port_id) == (None, self._port_id)
+            if is_answer:
+                if message.sequence == self._sequence:
+                    self._answered(message)
+            elif self._index is not None and (
+                (heard_in, message.body.get("index")) == (self._namespace_id, self._index)
+            ):
+                if message.kind == netlink.RTM_DELLINK:
+                    self._attempts = 0
+                    self._locate()
+                    return
+                self._report(message)
+
+    def _answered(self, message: netlink.Message) -> None:
+        if message.error:
+            self._lost(message.error)
+        elif message.kind == netlink.RTM_NEWLINK:
+            self._attempts = 0
+            self._index = message.body["index"]
+            self._report(message)
+
+    def _report(self, message: netlink.Message) -> None:
+        mtu = message.body.get_attr("IFLA_MTU")
+        if mtu is not None and mtu != self._mtu:
+            self._mtu = mtu
+            self._on_mtu(mtu)
+        up = bool(message.body["flags"] & IFF_UP)
+        if up != self._up:
+            self._up = up
+            self._on_link(up)
+
+
+def _listen() -> tuple[socket.socket, int]:
+    """Return a socket that hears link events, and its port id, which answers to it carry."""
+    opened = netlink.open_socket(netlink.RTMGRP_LINK)
+    return opened, opened.getsockname()[0]
+
+
+def _namespace_id(ancillary: list[tuple[int, int, bytes]]) -> int | None:
+    """Return the id of the namespace an event happened in, None for our own."""
+    for level, kind, data in ancillary:
+        if (level, kind) == (netlink.SOL_NETLINK, netlink.NETLINK_LISTEN_ALL_NSID):
+            (namespace_id,) = struct.unpack("=i", data)
+            return int(namespace_id)
+    return None
