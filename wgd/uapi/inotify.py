@@ -1,8 +1,10 @@
-"""Linux inotify for one directory: a callback when an entry appears, vanishes or is renamed.
+"""Linux inotify for one file: a callback when it may have been deleted, renamed or replaced.
 
-What exactly happened is not passed on: the callback looks for itself, so an overflowing event queue
-loses nothing. Python has no binding of its own, and pyroute2's blocks, leaks into children and
-takes a third of a second to import; these are the two calls it takes.
+The file itself is watched, and its directory only for its own end: other files may come and go
+beside it without waking anybody. What exactly happened is not passed on: the callback looks for
+itself, so an overflowing event queue loses nothing. Python has no binding of its own, and
+pyroute2's blocks, leaks into children and takes a third of a second to import; these are the two
+calls it takes.
 """
 
 import asyncio
@@ -16,22 +18,13 @@ from typing import Final
 
 from wgd.errors import WgdError
 
-_IN_MOVED_FROM: Final = 0x00000040
-_IN_MOVED_TO: Final = 0x00000080
-_IN_CREATE: Final = 0x00000100
-_IN_DELETE: Final = 0x00000200
+_IN_ATTRIB: Final = 0x00000004
 _IN_DELETE_SELF: Final = 0x00000400
 _IN_MOVE_SELF: Final = 0x00000800
-_IN_ONLYDIR: Final = 0x01000000
-_MASK: Final = (
-    _IN_MOVED_FROM
-    | _IN_MOVED_TO
-    | _IN_CREATE
-    | _IN_DELETE
-    | _IN_DELETE_SELF
-    | _IN_MOVE_SELF
-    | _IN_ONLYDIR
-)
+# A bound socket lives on after its file is deleted or replaced: what is seen is the link count,
+# an attribute. The same event is a chmod or chown, which the callback finds harmless.
+_FILE_MASK: Final = _IN_ATTRIB | _IN_DELETE_SELF | _IN_MOVE_SELF
+_DIRECTORY_MASK: Final = _IN_DELETE_SELF | _IN_MOVE_SELF
 # One read per wake-up; what does not fit wakes the loop again. Never too small for one event.
 _READ_SIZE: Final = 64 * 1024
 
@@ -42,24 +35,25 @@ _CURES: Final = {
 
 
 class InotifyWatch:
-    """Calls `on_change` from `loop` after anything came, went or was renamed in `directory`.
+    """Calls `on_change` from `loop` after something happened to `path` or to its directory.
 
-    Raises WgdError when the kernel refuses, naming its limit.
+    A file that is not there is no error. Raises WgdError when the kernel refuses, naming its limit.
     """
 
     def __init__(
-        self, directory: Path, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]
+        self, path: Path, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]
     ) -> None:
         self._loop = loop
         self._on_change = on_change
-        libc = ctypes.CDLL(None, use_errno=True)
-        self._fd: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._fd: int = self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._fd < 0:
-            raise _refused(directory)
-        if libc.inotify_add_watch(self._fd, os.fsencode(directory), _MASK) < 0:
-            error = _refused(directory)
-            os.close(self._fd)
-            raise error
+            raise _refused(path, ctypes.get_errno())
+        for watched, mask in ((path.parent, _DIRECTORY_MASK), (path, _FILE_MASK)):
+            number = self._add(watched, mask)
+            if number and not (number == errno.ENOENT and watched is path):
+                os.close(self._fd)
+                raise _refused(watched, number)
         loop.add_reader(self._fd, self._on_readable)
 
     def close(self) -> None:
@@ -69,13 +63,17 @@ class InotifyWatch:
             os.close(self._fd)
             self._fd = -1
 
+    def _add(self, watched: Path, mask: int) -> int:
+        """Watch one more thing; return 0 or the errno."""
+        failed = self._libc.inotify_add_watch(self._fd, os.fsencode(watched), mask) < 0
+        return ctypes.get_errno() if failed else 0
+
     def _on_readable(self) -> None:
         with contextlib.suppress(BlockingIOError):
             os.read(self._fd, _READ_SIZE)
         self._on_change()
 
 
-def _refused(directory: Path) -> WgdError:
-    number = ctypes.get_errno()
+def _refused(path: Path, number: int) -> WgdError:
     cure = _CURES.get(number, "check the directory")
-    return WgdError(f"cannot watch {directory}: {os.strerror(number)}; {cure}")
+    return WgdError(f"cannot watch {path}: {os.strerror(number)}; {cure}")

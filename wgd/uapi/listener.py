@@ -33,8 +33,8 @@ _TEMPORARY_DIGITS: Final = 4
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz-"
 
 
-class DirectoryWatch(Protocol):
-    """A running watch of a directory."""
+class FileWatch(Protocol):
+    """A running watch of a file."""
 
     def close(self) -> None:
         """Stop watching; may be called again."""
@@ -50,7 +50,7 @@ class SocketFile:
         self.sock = sock
         self.path = path
         self._identity = identity
-        self._watch: DirectoryWatch | None = None
+        self._watch: FileWatch | None = None
 
     @classmethod
     def create(cls, directory: Path, interface_name: str) -> "SocketFile":
@@ -126,7 +126,7 @@ class SocketFile:
                 self._stop_watching()
                 on_gone()
 
-        self._watch = watch_directory(self.path.parent, loop, check)
+        self._watch = watch_file(self.path, loop, check)
         # It may have gone before the watch began.
         loop.call_soon(check)
 
@@ -147,20 +147,18 @@ class _NoWatch:
         pass
 
 
-def watch_directory(
-    directory: Path, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]
-) -> DirectoryWatch:
-    """Call `on_change` when an entry of `directory` comes, goes or is renamed: this system's way.
+def watch_file(
+    path: Path, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]
+) -> FileWatch:
+    """Call `on_change` when `path` may have been deleted, renamed or replaced: this system's way.
 
     Where wgd knows none, says so in the log and never calls.
     """
     if sys.platform == "linux":
         from wgd.uapi.inotify import InotifyWatch
 
-        return InotifyWatch(directory, loop, on_change)
-    logger.warning(
-        "event=uapi_socket_not_watched directory=%s platform=%s", directory, sys.platform
-    )
+        return InotifyWatch(path, loop, on_change)
+    logger.warning("event=uapi_socket_not_watched path=%s platform=%s", path, sys.platform)
     return _NoWatch()
 
 

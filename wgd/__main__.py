@@ -1,0 +1,5 @@
+"""`python -m wgd` is `wgd`."""
+
+from wgd.cli import main
+
+main()

@@ -1,0 +1,221 @@
+"""One tunnel on an asyncio loop: the thin adapter between `Device` and the outside world.
+
+It keeps the one timer the device asks for, hands over what the data plane reports, and owns the
+UDP sockets, which come and go with the link. Everything runs on the loop's thread and never waits.
+"""
+
+import asyncio
+import errno
+import logging
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final, Protocol
+
+from wgd.addresses import Endpoint
+from wgd.clock import Clock
+from wgd.configuration import DeviceChange, DeviceState
+from wgd.constants import MILLISECOND_NS
+from wgd.dataplane.interface import DatagramSocket, DataPlane, TunClosed
+from wgd.device import Device
+from wgd.errors import ConfigurationError
+
+logger = logging.getLogger(__name__)
+
+_HANDSHAKES_PER_TURN: Final = 16
+"""How many handshake messages are handled before the loop may see to something else."""
+
+_MAX_ROUTE_CHECKS: Final = 1024
+"""How many pinned sources are looked at after a route change; beyond, they are dropped."""
+
+
+class TunnelSocket(DatagramSocket, Protocol):
+    """What a tunnel needs of a UDP socket beyond what the data plane needs."""
+
+    def set_fwmark(self, mark: int) -> None:
+        """Mark what leaves this socket (0: do not). Raises OSError."""
+
+    def close(self) -> None:
+        """Close the socket."""
+
+
+OpenSockets = Callable[[int, int], tuple[Sequence[TunnelSocket], int]]
+"""Given port (0: any) and fwmark, returns at most one socket per family and the port they share.
+
+Raises OSError.
+"""
+
+SourceIsValid = Callable[[Endpoint, int], bool]
+"""Given an endpoint with a pinned source and the fwmark: whether answers may still leave there."""
+
+
+class Tunnel:
+    """A device at work. `dataplane` must be started on `loop`, and is closed by its owner.
+
+    `on_gone` is called once, with a reason, when the TUN device has disappeared.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        dataplane: DataPlane,
+        *,
+        clock: Clock,
+        open_sockets: OpenSockets,
+        source_is_valid: SourceIsValid,
+        on_gone: Callable[[str], None],
+    ) -> None:
+        self._loop = loop
+        self._dataplane = dataplane
+        self._clock = clock
+        self._open_sockets = open_sockets
+        self._source_is_valid = source_is_valid
+        self._on_gone = on_gone
+        self._device = Device(dataplane, os.urandom)
+        self._sockets: Sequence[TunnelSocket] = ()
+        self._link_is_up = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns: int | None = None
+        loop.add_reader(dataplane.event_fd(), self._handle_events)
+
+    def close(self) -> None:
+        """Forget all sessions and close the sockets."""
+        self._loop.remove_reader(self._dataplane.event_fd())
+        self.link_changed(False)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- configuration -----------------------------------------------------------------------------
+
+    def get(self) -> DeviceState:
+        """Return a consistent snapshot."""
+        return self._device.state()
+
+    def set(self, change: DeviceChange) -> None:
+        """Apply a change whole, or raise ConfigurationError and change nothing.
+
+        What can fail comes first: a new port is bound before the old one is given up.
+        """
+        self._device.check(change)
+        state = self._device.settings()
+        fwmark = state.fwmark if change.fwmark is None else change.fwmark
+        port = state.listen_port if change.listen_port is None else change.listen_port
+        if self._link_is_up and (port != state.listen_port or not self._sockets):
+            try:
+                sockets, port = self._open_sockets(port, fwmark)
+            except OSError as error:
+                raise ConfigurationError(
+                    errno.EADDRINUSE, f"cannot listen on UDP port {port}: {error.strerror}"
+                ) from error
+            self._use_sockets(sockets)
+            change = replace(change, listen_port=port)
+        elif fwmark != state.fwmark:
+            self._set_fwmark(fwmark, state.fwmark)
+        self._device.configure(change, self._clock.now())
+        self._follow_link()
+        self._rearm()
+
+    def _set_fwmark(self, fwmark: int, previous: int) -> None:
+        try:
+            for sock in self._sockets:
+                sock.set_fwmark(fwmark)
+        except OSError as error:
+            for sock in self._sockets:
+                sock.set_fwmark(previous)
+            raise ConfigurationError(
+                errno.EADDRINUSE, f"cannot set fwmark {fwmark}: {error.strerror}"
+            ) from error
+        # Another mark may mean another route: attaching anew forgets the pinned sources.
+        self._dataplane.attach_sockets(self._sockets)
+
+    def _use_sockets(self, sockets: Sequence[TunnelSocket]) -> None:
+        previous, self._sockets = self._sockets, sockets
+        self._dataplane.attach_sockets(sockets)
+        for sock in previous:
+            sock.close()
+
+    # -- the world changes -------------------------------------------------------------------------
+
+    def link_changed(self, is_up: bool) -> None:
+        """Open the sockets and start the peers, or the reverse."""
+        if is_up == self._link_is_up:
+            return
+        self._link_is_up = is_up
+        logger.info("event=%s", "link_up" if is_up else "link_down")
+        settings = self._device.settings()
+        if is_up:
+            try:
+                sockets, port = self._open_sockets(settings.listen_port, settings.fwmark)
+            except OSError as error:
+                # The next `set` of a port tries again.
+                logger.error(  # noqa: TRY400 - the reason is all there is to say
+                    "event=listen_failed port=%d reason=%s", settings.listen_port, error.strerror
+                )
+                return
+            self._use_sockets(sockets)
+            self._device.configure(DeviceChange(listen_port=port), self._clock.now())
+        self._follow_link()
+        if not is_up:
+            self._use_sockets(())
+        self._rearm()
+
+    def _follow_link(self) -> None:
+        self._device.set_link_up(self._link_is_up and bool(self._sockets), self._clock.now())
+
+    def mtu_changed(self, mtu: int) -> None:
+        """Pad packets to at most the TUN's new MTU (bytes)."""
+        logger.info("event=mtu_changed mtu=%d", mtu)
+        self._dataplane.set_mtu(mtu)
+
+    def routes_changed(self) -> None:
+        """Forget every pinned source that no longer leads to its endpoint."""
+        fwmark = self._device.settings().fwmark
+        verdicts: dict[tuple[object, ...], bool] = {}
+        for peer in self._device.peer_ids():
+            endpoint = self._dataplane.endpoint(peer)
+            if endpoint is None or endpoint.source is None:
+                continue
+            question = (endpoint.host, endpoint.scope_id, endpoint.source)
+            if question not in verdicts:
+                verdicts[question] = len(verdicts) < _MAX_ROUTE_CHECKS and self._source_is_valid(
+                    endpoint, fwmark
+                )
+            if not verdicts[question]:
+                self._dataplane.clear_source(peer)
+
+    # -- the loop ----------------------------------------------------------------------------------
+
+    def _handle_events(self) -> None:
+        now = self._clock.now()
+        for event in self._dataplane.drain_events():
+            if isinstance(event, TunClosed):
+                self._on_gone(event.reason)
+            else:
+                self._device.on_event(event, now)
+        # What is left keeps the descriptor readable: the loop comes back after other work.
+        messages, queued = self._dataplane.take_handshakes(_HANDSHAKES_PER_TURN)
+        for message in messages:
+            self._device.receive_handshake(message, queued, now)
+        self._rearm()
+
+    def _handle_deadline(self) -> None:
+        self._timer = None
+        self._timer_ns = None
+        self._device.on_deadline(self._clock.now())
+        self._rearm()
+
+    def _rearm(self) -> None:
+        """Make the loop wake us at the device's next deadline, and only then."""
+        deadline_ns = self._device.next_deadline()
+        if deadline_ns == self._timer_ns:
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._timer_ns = deadline_ns
+        if deadline_ns is not None:
+            # Rounded up to the loop's resolution: a timer that fires early would spin.
+            delay_ms = math.ceil((deadline_ns - self._clock.boot_ns()) / MILLISECOND_NS)
+            self._timer = self._loop.call_later(max(delay_ms, 0) / 1000, self._handle_deadline)
