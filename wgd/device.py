@@ -5,7 +5,7 @@ A device is driven by a few calls, each with the present `Instant`:
   receive_handshake   a message the data plane let through (right length, type and MAC1)
   on_event            what the data plane reports
   configure           a whole UAPI change;   state: the snapshot for `get`
-  set_link_up         the interface went up or down
+  set_link_up         the interface went up or down;   sockets_replaced: on another port
   on_deadline         when `next_deadline` has come: exactly one timer is ever needed
 
 What leaves the device leaves through the `DataPlane` it was given. Nothing here reads a clock,
@@ -130,6 +130,12 @@ class Device:
                 peer.start(now)
             else:
                 peer.stop()
+            self._reschedule(peer)
+
+    def sockets_replaced(self, now: Instant) -> None:
+        """The data plane has other sockets, on another port."""
+        for peer in self._peers.values():
+            peer.rebound(now)
             self._reschedule(peer)
 
     def _set_private_key(self, private_key: bytes) -> None:

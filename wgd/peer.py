@@ -21,6 +21,7 @@ from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Instant
 from wgd.configuration import PeerState
 from wgd.constants import (
+    INITIATION_INTERVAL_MIN_NS,
     REKEY_ATTEMPT_TIME_NS,
     REKEY_TIMEOUT_JITTER_MAX_NS,
     REKEY_TIMEOUT_NS,
@@ -108,6 +109,17 @@ class Peer:
         self._dataplane.expire_keypairs(self.id)
         if self._running:
             self._dataplane.send_staged(self.id)
+
+    def rebound(self, now: Instant) -> None:
+        """Our port has changed: the answer to an initiation that is out will not find us.
+
+        The next one goes out soon, but not within the time in which the responder would take it
+        for a part of a flood.
+        """
+        if self._unanswered_since_ns is not None:
+            self._unanswered_since_ns = None
+            self._last_handshake_sent_ns = None
+            self._initiate_at_ns = now.boot_ns + 2 * INITIATION_INTERVAL_MIN_NS
 
     # -- configuration -----------------------------------------------------------------------------
 

@@ -111,6 +111,7 @@ class Tunnel:
                 ) from error
             self._use_sockets(sockets)
             change = replace(change, listen_port=port)
+            self._device.sockets_replaced(self._clock.now())
         elif fwmark != state.fwmark:
             self._set_fwmark(fwmark, state.fwmark)
         self._device.configure(change, self._clock.now())

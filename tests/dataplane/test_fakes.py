@@ -19,7 +19,7 @@ def received(socket: MemorySocket) -> list[bytes]:
     datagrams: list[bytes] = []
     while True:
         try:
-            length, _ = socket.receive_into(buffer)
+            length, _, _ = socket.receive_into(buffer)
         except BlockingIOError:
             return datagrams
         datagrams.append(bytes(buffer[:length]))
@@ -42,7 +42,7 @@ def world() -> World:
 def test_a_datagram_carries_both_addresses(world: World) -> None:
     world.alice.send(b"hello", TO_BOB)
     buffer = memoryview(bytearray(100))
-    length, sender = world.bob.receive_into(buffer)
+    length, _, sender = world.bob.receive_into(buffer)
     assert bytes(buffer[:length]) == b"hello"
     assert sender == Endpoint("192.0.2.1", 1000, 0, Source("192.0.2.2", 1))
     world.bob.send(b"yes", sender)

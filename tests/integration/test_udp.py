@@ -37,7 +37,8 @@ def opened(
 def receive(udp: UdpSocket, size: int = 65535) -> tuple[bytes, Endpoint]:
     buffer = bytearray(size)
     assert select.select([udp], [], [], 5)[0], "nothing arrived within 5 s"
-    length, endpoint = udp.receive_into(memoryview(buffer))
+    length, size, endpoint = udp.receive_into(memoryview(buffer))
+    assert size == length
     return bytes(buffer[:length]), endpoint
 
 
@@ -80,6 +81,31 @@ def test_a_random_port_is_the_same_for_both_families(netns: Namespace, cleanup: 
         assert not os.get_inheritable(udp.fileno())
         with pytest.raises(BlockingIOError):
             udp.receive_into(memoryview(bytearray(100)))
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_datagrams_sent_together_are_received_together(
+    netns: Namespace, cleanup: ExitStack, address: str
+) -> None:
+    senders, _ = opened(netns, cleanup)
+    receivers, port = opened(netns, cleanup)
+    sender, receiver = (
+        next(udp for udp in sockets if udp.is_ipv6 == (":" in address))
+        for sockets in (senders, receivers)
+    )
+    assert sender.max_segments == 64
+    datagrams = os.urandom(10 * 1000 + 300)
+    sender.send_segments(memoryview(datagrams), 1000, Endpoint(address, port))
+    buffer = bytearray(65535)
+    assert select.select([receiver], [], [], 5)[0]
+    length, size, endpoint = receiver.receive_into(memoryview(buffer))
+    assert (size, bytes(buffer[:length])) == (1000, datagrams)
+    assert endpoint.source is not None and endpoint.source.address == address
+    # The answers leave from there, together as well.
+    receiver.send_segments(memoryview(datagrams), 1000, endpoint)
+    assert select.select([sender], [], [], 5)[0]
+    length, size, _ = sender.receive_into(memoryview(buffer))
+    assert (size, bytes(buffer[:length])) == (1000, datagrams)
 
 
 def test_socket_buffers_go_beyond_the_systems_limit(netns: Namespace, cleanup: ExitStack) -> None:

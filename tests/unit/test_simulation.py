@@ -180,6 +180,21 @@ def test_a_handshake_of_more_than_a_second_is_still_taken() -> None:
     assert len(simulation.sent(INITIATION)) == 1
 
 
+def test_a_new_port_amid_a_handshake_costs_milliseconds_not_seconds() -> None:
+    simulation, alice, bob = pair()
+    simulation.fate = lambda _sent: (30 * MILLISECOND,)
+    packet = alice.send(bob)
+    simulation.run(10 * MILLISECOND)
+    for sock in alice.sockets:
+        sock.close()
+    alice.sockets = [alice.host.bind(port=4444)]
+    alice.dataplane.attach_sockets(alice.sockets)
+    alice.device.sockets_replaced(simulation.clock.now())
+    simulation.run(200 * MILLISECOND)
+    assert bob.received == [packet]
+    assert len(simulation.sent(INITIATION)) == 2
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_crossing_initiations_end_in_a_session(seed: int) -> None:
     simulation, alice, bob = pair(seed)

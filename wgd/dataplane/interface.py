@@ -122,13 +122,23 @@ class DatagramSocket(Protocol):
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
 
-    def receive_into(self, buffer: memoryview) -> tuple[int, Endpoint]:
-        """Receive one datagram into `buffer`; return its length and its sender, whose `source` is
-        the local address it was sent to. A datagram longer than the buffer returns a length of 0.
+    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint]:
+        """Receive into `buffer`; return the length, the size of a datagram, and the sender, whose
+        `source` is the local address it was sent to.
+
+        What was received is one datagram, or several of one size (the last may be shorter) that
+        the kernel has put together (UDP GRO). One longer than the buffer returns a length of 0.
         """
 
     def send(self, datagram: bytes | bytearray | memoryview, endpoint: Endpoint) -> None:
         """Send one datagram to `endpoint`, from `endpoint.source` if that is set."""
+
+    @property
+    def max_segments(self) -> int:
+        """How many datagrams `send_segments` takes at once; 1 if it cannot be used."""
+
+    def send_segments(self, datagrams: memoryview, size: int, endpoint: Endpoint) -> None:
+        """Send datagrams of `size` bytes that lie end to end, the last may be shorter (UDP GSO)."""
 
 
 class DataPlane(Protocol):

@@ -10,11 +10,15 @@
 Whatever falls out is forgotten at once: its receiver index is returned so that it can be reused.
 """
 
+from typing import Final
+
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
-from wgd.constants import REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME_NS
+from wgd.constants import REJECT_AFTER_MESSAGES, REJECT_AFTER_TIME_NS, REKEY_AFTER_TIME_NS
 from wgd.noise.keypair import Keypair
 from wgd.noise.replay import ReplayWindow
+
+NEVER_NS: Final = 2**63
 
 
 class Session:
@@ -22,14 +26,15 @@ class Session:
 
     __slots__ = (
         "created_ns",
-        "is_expired",
         "is_initiator",
         "local_index",
         "opener",
         "rekey_reported",
         "remote_index",
+        "renew_after_ns",
         "replay",
         "sealer",
+        "send_before_ns",
         "send_counter",
     )
 
@@ -42,18 +47,18 @@ class Session:
         self.opener = ChaCha20Poly1305(keypair.receive_key)
         self.send_counter = 0
         self.replay = ReplayWindow()
-        self.is_expired = False
-        """Never to be sent under again, by order of the control plane."""
+        self.send_before_ns = keypair.created_ns + REJECT_AFTER_TIME_NS
+        """When sending under this keypair ends; 0 if the control plane has ended it already."""
+        self.renew_after_ns = (
+            keypair.created_ns + REKEY_AFTER_TIME_NS if keypair.is_initiator else NEVER_NS
+        )
+        """From when on a packet sent asks for a new keypair: that is the initiator's task."""
         self.rekey_reported = False
         """Whether a received packet has already asked for the renewal of this keypair."""
 
     def can_send(self, now_ns: int) -> bool:
         """Whether a packet may still be sent under this keypair (paper, section 6.2)."""
-        return (
-            not self.is_expired
-            and now_ns - self.created_ns < REJECT_AFTER_TIME_NS
-            and self.send_counter < REJECT_AFTER_MESSAGES
-        )
+        return now_ns < self.send_before_ns and self.send_counter < REJECT_AFTER_MESSAGES
 
 
 class KeypairSlots:
@@ -90,7 +95,7 @@ class KeypairSlots:
         """Never send under the sessions that are here now."""
         for session in (self.previous, self.current, self.next):
             if session is not None:
-                session.is_expired = True
+                session.send_before_ns = 0
 
     def clear(self) -> tuple[int, ...]:
         """Forget all sessions; return their receiver indices."""

@@ -95,34 +95,38 @@ class PortableDataPlane:
         """Send what the TUN holds, up to a limit; False if reading failed and nothing was read."""
         now_ns = self._clock.boot_ns()
         outbound = self._outbound
-        for handled in range(PACKETS_PER_WAKEUP):
-            if not self._tun_is_open:
-                return handled > 0
-            try:
-                length = self._tun.read_into(outbound.packet)
-            except (BlockingIOError, InterruptedError):
-                return True
-            except OSError as error:
-                self._state.drops.tun_failed += 1
-                if error.errno in CLOSED_ERRNOS:
-                    self._tun_closed(error)
-                return handled > 0
-            outbound.forward(length, now_ns)
+        read_into = self._tun.read_into
+        handled = 0
+        try:
+            while handled < PACKETS_PER_WAKEUP and self._tun_is_open:
+                length = read_into(outbound.packet)
+                outbound.forward(length, now_ns)
+                handled += 1
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError as error:
+            self._state.drops.tun_failed += 1
+            if error.errno in CLOSED_ERRNOS:
+                self._tun_closed(error)
+            return handled > 0
+        finally:
+            outbound.flush()
         return True
 
     def receive_from_socket(self, socket: DatagramSocket) -> bool:
         """Handle what a socket holds, up to a limit; False if it failed and nothing came."""
         now_ns = self._clock.boot_ns()
         inbound = self._inbound
-        for handled in range(PACKETS_PER_WAKEUP):
-            try:
-                length, source = socket.receive_into(inbound.datagram)
-            except (BlockingIOError, InterruptedError):
-                return True
-            except OSError:
-                self._state.drops.receive_failed += 1
-                return handled > 0
-            inbound.receive(length, source, now_ns)
+        handled = 0
+        try:
+            while handled < PACKETS_PER_WAKEUP:
+                length, size, source = socket.receive_into(inbound.buffer)
+                handled += inbound.receive(length, size, source, now_ns)
+        except (BlockingIOError, InterruptedError):
+            return True
+        except OSError:
+            self._state.drops.receive_failed += 1
+            return handled > 0
         return True
 
     def _tun_closed(self, error: OSError) -> None:
@@ -141,7 +145,8 @@ class PortableDataPlane:
         self._close_socket_readers()
         self._sockets = tuple(sockets)
         self._outbound.use_sockets(self._sockets)
-        for peer in self._state.peers:
+        for peer, known in self._state.peers.items():
+            known.may_batch = True
             self.clear_source(peer)
         if self._loop is not None:
             self._read_sockets(self._loop)
@@ -165,7 +170,9 @@ class PortableDataPlane:
 
     def set_endpoint(self, peer: PeerId, endpoint: Endpoint) -> None:
         """Send to `endpoint` from now on (until the peer roams)."""
-        self._state.peers[peer].endpoint = endpoint
+        known = self._state.peers[peer]
+        known.endpoint = endpoint
+        known.may_batch = True
 
     def endpoint(self, peer: PeerId) -> Endpoint | None:
         """Return where the peer was last heard from, or was set to be."""

@@ -1,6 +1,6 @@
 """From UDP to the TUN, one datagram at a time, in one buffer that is allocated once:
 
-1 a socket receives a datagram into `Inbound.datagram`;
+1 a socket receives into `Inbound.buffer`, and what the kernel has put together is cut apart;
 2 what is not a transport message is offered to the handshake queue;
 3 the receiver index finds the session, which must not be too old;
 4 the packet is opened in place, and only if it is authentic its counter goes to the replay window;
@@ -13,6 +13,7 @@
 
 import errno
 from collections.abc import Callable
+from struct import Struct
 from typing import Final
 
 from cryptography.exceptions import InvalidTag
@@ -38,9 +39,12 @@ CLOSED_ERRNOS: Final = frozenset(
 )
 """What a TUN device raises that is not there any more."""
 
+_HEADER_SIZE: Final = TRANSPORT_HEADER.size
 _TAG_SIZE: Final = 16
 _TRANSPORT: Final = int(MessageType.TRANSPORT)
-_NONCE_PREFIX: Final = bytes(4)
+_NONCE: Final = Struct("<4xQ")
+_IPV4: Final = Struct("!BxH8x4s")  # version and header length, total length, source
+_IPV6: Final = Struct("!B3xH2x16s")  # version, payload length, source
 
 
 class Inbound:
@@ -62,19 +66,29 @@ class Inbound:
         self._handshakes = handshakes
         self._tun = tun
         self._on_tun_closed = on_tun_closed
-        self.datagram = memoryview(bytearray(MAX_DATAGRAM_SIZE))
-        """Where a datagram from a socket belongs."""
+        self.buffer = memoryview(bytearray(MAX_DATAGRAM_SIZE))
+        """Where what a socket receives belongs."""
 
-    def receive(self, length: int, source: Endpoint, now_ns: int) -> None:
-        """Handle the datagram of `length` bytes that was received into `datagram`."""
+    def receive(self, length: int, size: int, source: Endpoint, now_ns: int) -> int:
+        """Handle the `length` bytes in `buffer`: datagrams of `size` bytes, the last may be
+        shorter. Return how many there were.
+        """
+        if length <= size:
+            self._receive(self.buffer[:length], source, now_ns)
+            return 1
+        for offset in range(0, length, size):
+            self._receive(self.buffer[offset : min(offset + size, length)], source, now_ns)
+        return -(-length // size)
+
+    def _receive(self, datagram: memoryview, source: Endpoint, now_ns: int) -> None:
         state = self._state
-        view = self.datagram
+        length = len(datagram)
         if length < TRANSPORT_MIN_SIZE:
             state.drops.malformed_datagram += 1
             return
-        kind, index, counter = TRANSPORT_HEADER.unpack_from(view)
+        kind, index, counter = TRANSPORT_HEADER.unpack_from(datagram)
         if kind != _TRANSPORT:
-            if self._handshakes.offer(view[:length], source):
+            if self._handshakes.offer(datagram, source):
                 state.wakeup.set()
             return
         found = state.sessions.get(index)
@@ -85,14 +99,9 @@ class Inbound:
         if now_ns - session.created_ns >= REJECT_AFTER_TIME_NS or counter >= REJECT_AFTER_MESSAGES:
             state.drops.expired_keypair += 1
             return
-        end = length - _TAG_SIZE
+        packet = datagram[_HEADER_SIZE:-_TAG_SIZE]
         try:
-            session.opener.decrypt_into(
-                _NONCE_PREFIX + counter.to_bytes(8, "little"),
-                view[16:length],
-                None,
-                view[16:end],
-            )
+            session.opener.decrypt_into(_NONCE.pack(counter), datagram[_HEADER_SIZE:], None, packet)
         except InvalidTag:
             state.drops.not_authentic += 1
             return
@@ -102,12 +111,13 @@ class Inbound:
 
         peer.endpoint = source
         peer.received_bytes += length
-        state.stamp_received(peer, now_ns, is_data=end > 16)
+        is_data = length > TRANSPORT_MIN_SIZE
+        state.stamp_received(peer, now_ns, is_data=is_data)
         if session is peer.keypairs.next:
             self._confirm(peer, session, now_ns)
         self._renew_in_time(peer, now_ns)
-        if end > 16:
-            self._deliver(peer, view[16:end])
+        if is_data:
+            self._deliver(peer, packet)
 
     def _confirm(self, peer: PeerState, session: Session, now_ns: int) -> None:
         freed = self._state.forget_sessions(peer.keypairs.confirm())
@@ -130,22 +140,18 @@ class Inbound:
         """Write an opened packet to the TUN, without its padding, if its source is the peer's."""
         available = len(packet)
         version = packet[0] >> 4
-        length = 0
         if version == 4 and available >= 20:
-            header_length = (packet[0] & 15) * 4
-            length = packet[2] << 8 | packet[3]
-            is_honest = 20 <= header_length <= length <= available
-            address = packet[12:16]
+            first, length, source = _IPV4.unpack_from(packet)
+            is_honest = 20 <= (first & 15) * 4 <= length <= available
         elif version == 6 and available >= 40:
-            length = 40 + (packet[4] << 8 | packet[5])
+            first, length, source = _IPV6.unpack_from(packet)
+            length += 40
             is_honest = length <= available
-            address = packet[8:24]
         else:
             is_honest = False
-            address = packet[:0]
         if not is_honest:
             self._state.drops.malformed_inner_packet += 1
-        elif self._state.route(bytes(address)) is not peer:
+        elif self._state.route(source) is not peer:
             self._state.drops.wrong_source += 1
         else:
             self._write(packet[:length])

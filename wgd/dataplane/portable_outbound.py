@@ -1,43 +1,56 @@
-"""From the TUN to UDP, one packet at a time, in one buffer that is allocated once:
+"""From the TUN to UDP, one packet at a time, in one arena that is allocated once:
 
-    [ header 16 ][ packet, read here ... ][ padding ][ tag 16 ]
+    [ header 16 ][ packet ][ padding ][ tag 16 ][ header 16 ][ packet, read here ... ]
+      `------- a sealed datagram, waiting -----'
 
-1 the TUN reads a packet into its place in the buffer (`Outbound.packet`);
+1 the TUN reads a packet into its place in the arena (`Outbound.packet`);
 2 its destination finds the peer, by the longest prefix of the allowed IPs;
 3 the peer's current keypair is taken; without a usable one the packet is staged and a handshake
   asked for;
 4 the packet is padded to a multiple of 16 within the MTU, and sealed in place;
-5 the datagram leaves through the socket of the endpoint's family, from the pinned source;
-6 stamps and counters are set, and a keypair that has grown old asks for its renewal.
+5 stamps are set, and a keypair that has grown old asks for its renewal;
+6 the datagram waits, so that neighbours of one size for one peer leave in one system call (UDP
+  GSO), through the socket of the endpoint's family, from the pinned source. `flush` ends the wait:
+  at the latest when the TUN is empty.
 """
 
 import errno
+import logging
 from collections.abc import Sequence
+from struct import Struct
 from typing import Final
 
 from wgd.addresses import Endpoint
 from wgd.constants import (
     DEFAULT_MTU,
+    MAX_DATAGRAM_SIZE,
     MAX_MTU,
     PADDING_MULTIPLE,
     REKEY_AFTER_MESSAGES,
-    REKEY_AFTER_TIME_NS,
 )
 from wgd.dataplane.interface import DatagramSocket
 from wgd.dataplane.keypairs import Session
 from wgd.dataplane.portable_state import EngineState, PeerState
 from wgd.noise.messages import TRANSPORT_HEADER, MessageType
 
+logger = logging.getLogger(__name__)
+
 MAX_PACKET_SIZE: Final = 65_535
 
 _HEADER_SIZE: Final = TRANSPORT_HEADER.size
 _TAG_SIZE: Final = 16
+_MAX_SEALED_SIZE: Final = _HEADER_SIZE + MAX_PACKET_SIZE + PADDING_MULTIPLE + _TAG_SIZE
+# A full batch, one that it is not compatible with, and the packet that turns out not to be, either.
+_ARENA_SIZE: Final = 2 * MAX_DATAGRAM_SIZE + 2 * _MAX_SEALED_SIZE
 _TRANSPORT: Final = int(MessageType.TRANSPORT)
 _ZEROS: Final = bytes(PADDING_MULTIPLE)
-_NONCE_PREFIX: Final = bytes(4)
+_NONCE: Final = Struct("<4xQ")
+_IPV4_DESTINATION: Final = Struct("16x4s")
+_IPV6_DESTINATION: Final = Struct("24x16s")
 
 # Errors that another source address cannot mend: the datagram is too long, or the queue is full.
 _NOT_THE_SOURCE: Final = (errno.EMSGSIZE, errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
+_QUEUE_FULL: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
 
 
 class Outbound:
@@ -47,10 +60,16 @@ class Outbound:
         self._state = state
         self._mtu = DEFAULT_MTU
         self._sockets: dict[bool, DatagramSocket] = {}
-        self._buffer = bytearray(_HEADER_SIZE + MAX_PACKET_SIZE + PADDING_MULTIPLE + _TAG_SIZE)
-        self._view = memoryview(self._buffer)
-        self.packet = self._view[_HEADER_SIZE : _HEADER_SIZE + MAX_PACKET_SIZE]
-        """Where a packet from the TUN belongs."""
+        self._arena = memoryview(bytearray(_ARENA_SIZE))
+        self._position = 0
+        """Where in the arena the next datagram will be."""
+        self.packet = self._arena[_HEADER_SIZE : _HEADER_SIZE + MAX_PACKET_SIZE]
+        """Where the next packet from the TUN belongs."""
+        # What waits: datagrams of one size (the last may be shorter) from `start` to `position`.
+        self._batch_peer: PeerState | None = None
+        self._batch_start = 0
+        self._batch_size = 0
+        self._batch_room = 0
 
     def use_sockets(self, sockets: Sequence[DatagramSocket]) -> None:
         """Send through these, at most one per family."""
@@ -63,13 +82,16 @@ class Outbound:
     # -- packets -----------------------------------------------------------------------------------
 
     def forward(self, length: int, now_ns: int) -> None:
-        """Send the packet of `length` bytes that was read into `packet` to whom it belongs."""
-        view = self._view
-        version = view[16] >> 4
+        """Send the packet of `length` bytes that was read into `packet` to whom it belongs.
+
+        It may wait for `flush`.
+        """
+        packet = self.packet
+        version = packet[0] >> 4
         if version == 4 and length >= 20:
-            destination = bytes(view[32:36])
+            (destination,) = _IPV4_DESTINATION.unpack_from(packet)
         elif version == 6 and length >= 40:
-            destination = bytes(view[40:56])
+            (destination,) = _IPV6_DESTINATION.unpack_from(packet)
         else:
             self._state.drops.malformed_packet += 1
             return
@@ -79,9 +101,9 @@ class Outbound:
             return
         session = peer.keypairs.current
         if session is not None and session.can_send(now_ns):
-            self._seal_and_send(peer, session, length, now_ns)
+            self._seal(peer, session, length, now_ns)
         else:
-            self._stage(peer, bytes(self.packet[:length]))
+            self._stage(peer, bytes(packet[:length]))
             self._state.needs_handshake(peer)
 
     def send_keepalive(self, peer: PeerState, now_ns: int) -> None:
@@ -102,43 +124,112 @@ class Outbound:
             session = peer.keypairs.current
             if session is None or not session.can_send(now_ns):
                 self._state.needs_handshake(peer)
-                return
+                break
             packet = peer.staged.popleft()
             self.packet[: len(packet)] = packet
-            self._seal_and_send(peer, session, len(packet), now_ns)
+            self._seal(peer, session, len(packet), now_ns)
+        self.flush()
 
-    def _seal_and_send(self, peer: PeerState, session: Session, length: int, now_ns: int) -> None:
-        view = self._view
+    def _seal(self, peer: PeerState, session: Session, length: int, now_ns: int) -> None:
+        arena = self._arena
+        start = self._position
         counter = session.send_counter
         session.send_counter = counter + 1
 
         # A packet beyond the MTU will be cut into units of it: only the last of them is padded.
         mtu = self._mtu
         last_unit = length if length <= mtu else length % mtu
-        padding = min(-last_unit % PADDING_MULTIPLE, mtu - last_unit)
-        end = _HEADER_SIZE + length
+        padded = (last_unit + PADDING_MULTIPLE - 1) & -PADDING_MULTIPLE
+        padding = min(mtu, padded) - last_unit
+        packet = start + _HEADER_SIZE
+        end = packet + length
         if padding:
-            view[end : end + padding] = _ZEROS[:padding]
+            arena[end : end + padding] = _ZEROS[:padding]
             end += padding
 
-        TRANSPORT_HEADER.pack_into(self._buffer, 0, _TRANSPORT, session.remote_index, counter)
+        TRANSPORT_HEADER.pack_into(arena, start, _TRANSPORT, session.remote_index, counter)
         session.sealer.encrypt_into(
-            _NONCE_PREFIX + counter.to_bytes(8, "little"),
-            view[_HEADER_SIZE:end],
-            None,
-            view[_HEADER_SIZE : end + _TAG_SIZE],
+            _NONCE.pack(counter), arena[packet:end], None, arena[packet : end + _TAG_SIZE]
         )
-        end += _TAG_SIZE
         # Stamped even if sending fails: then the silence leads to a handshake on a new path.
         self._state.stamp_sent(peer, now_ns, is_data=length > 0)
-        if self.transmit(peer, view[:end]):
-            peer.sent_bytes += end
-        if session.send_counter > REKEY_AFTER_MESSAGES or (
-            session.is_initiator and now_ns - session.created_ns >= REKEY_AFTER_TIME_NS
-        ):
+        if now_ns >= session.renew_after_ns or counter >= REKEY_AFTER_MESSAGES:
             self._state.needs_handshake(peer)
+        self._append(peer, start, end + _TAG_SIZE)
 
     # -- datagrams ---------------------------------------------------------------------------------
+
+    def _append(self, peer: PeerState, start: int, end: int) -> None:
+        """Let the datagram that was sealed between `start` and `end` wait with its like."""
+        size = end - start
+        if peer is not self._batch_peer or size > self._batch_size or size > self._batch_room:
+            self._send_batch(start)
+            self._batch_peer = peer
+            self._batch_start = start
+            self._batch_size = size
+            self._batch_room = min(MAX_DATAGRAM_SIZE, size * self._max_segments(peer))
+        self._batch_room -= size
+        self._move_to(end)
+        is_last = size < self._batch_size or size > self._batch_room
+        if is_last or end > _ARENA_SIZE - _MAX_SEALED_SIZE:
+            self.flush()
+
+    def _max_segments(self, peer: PeerState) -> int:
+        if peer.endpoint is None or not peer.may_batch:
+            return 1
+        socket = self._sockets.get(peer.endpoint.is_ipv6)
+        return 1 if socket is None else socket.max_segments
+
+    def _move_to(self, position: int) -> None:
+        self._position = position
+        packet = position + _HEADER_SIZE
+        self.packet = self._arena[packet : packet + MAX_PACKET_SIZE]
+
+    def flush(self) -> None:
+        """Send all that waits."""
+        if self._batch_peer is not None:
+            self._send_batch(self._position)
+            self._batch_peer = None
+            self._batch_size = 0
+            self._move_to(0)
+
+    def _send_batch(self, end: int) -> None:
+        """Send the datagrams that wait before `end`, together if that can be."""
+        peer = self._batch_peer
+        if peer is None:
+            return
+        datagrams = self._arena[self._batch_start : end]
+        size = self._batch_size
+        if len(datagrams) > size and self._transmit_segments(peer, datagrams, size):
+            return
+        endpoint = peer.endpoint
+        all_sent = True
+        for offset in range(0, len(datagrams), size):
+            datagram = datagrams[offset : offset + size]
+            if self.transmit(peer, datagram):
+                peer.sent_bytes += len(datagram)
+            else:
+                all_sent = False
+        if len(datagrams) > size and all_sent and peer.endpoint is endpoint and peer.may_batch:
+            # One by one they go, from the same source: it is the path that cannot do it.
+            peer.may_batch = False
+            logger.info("event=udp_gso_off endpoint=%s", endpoint)
+
+    def _transmit_segments(self, peer: PeerState, datagrams: memoryview, size: int) -> bool:
+        """Send datagrams of one size at once; False if they must be tried one by one."""
+        endpoint = peer.endpoint
+        socket = None if endpoint is None else self._sockets.get(endpoint.is_ipv6)
+        if socket is None or endpoint is None:
+            return False
+        try:
+            socket.send_segments(datagrams, size, endpoint)
+        except OSError as error:
+            if error.errno not in _QUEUE_FULL:
+                return False
+            self._state.drops.send_failed += -(-len(datagrams) // size)
+        else:
+            peer.sent_bytes += len(datagrams)
+        return True
 
     def transmit(self, peer: PeerState, datagram: bytes | memoryview) -> bool:
         """Send a datagram to the peer's endpoint; False if it has none or it failed."""

@@ -57,6 +57,7 @@ class PeerState:
         "keypairs",
         "last_received_ns",
         "last_sent_ns",
+        "may_batch",
         "received_bytes",
         "sent_bytes",
         "staged",
@@ -67,6 +68,8 @@ class PeerState:
         self.endpoint: Endpoint | None = None
         self.keypairs = KeypairSlots()
         self.staged: deque[bytes] = deque(maxlen=MAX_STAGED_PACKETS)
+        self.may_batch = True
+        """Whether several datagrams at once (UDP GSO) may be tried on the path to the peer."""
         self.handshake_reported = False
         self.check_armed = False
         self.last_sent_ns = 0

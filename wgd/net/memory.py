@@ -119,13 +119,20 @@ class MemoryHost:
 class MemorySocket:
     """The `DatagramSocket` of the data plane, in memory.
 
-    Errors put into `send_errors` or `receive_errors` (numbers) are raised by the next calls.
+    Errors put into `send_errors`, `segment_errors` or `receive_errors` (numbers) are raised by the
+    next `send`, `send_segments` or `receive_into`. With `coalesces`, datagrams of one sender and
+    size are received together, as UDP GRO does.
     """
 
     def __init__(self, network: MemoryNetwork, host: MemoryHost, port: int, is_ipv6: bool) -> None:
         self.is_ipv6 = is_ipv6
         self.port = port
+        self.max_segments = 64
+        self.coalesces = False
+        self.segment_sends = 0
+        """How often `send_segments` was called."""
         self.send_errors: deque[int] = deque()
+        self.segment_errors: deque[int] = deque()
         self.receive_errors: deque[int] = deque()
         self._network = network
         self._host = host
@@ -140,20 +147,36 @@ class MemorySocket:
                 self._wakeup.set()
         return self._wakeup.fileno()
 
-    def receive_into(self, buffer: memoryview) -> tuple[int, Endpoint]:
+    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint]:
         """Receive one datagram; a length of 0 stands for one that is longer than `buffer`."""
         if self.receive_errors:
             raise _os_error(self.receive_errors.popleft())
         if not self._received:
             raise _os_error(errno.EAGAIN)
         source, destination, datagram = self._received.popleft()
+        size = len(datagram)
+        while self.coalesces and self._continues(source, size, len(datagram), len(buffer)):
+            datagram += self._received.popleft().datagram
+            if len(datagram) % size:
+                break  # a shorter one is the last
         if not self._received and self._wakeup is not None:
             self._wakeup.clear()
         sender = source._replace(source=Source(destination.host, INTERFACE_INDEX))
         if len(datagram) > len(buffer):
-            return 0, sender
+            return 0, 0, sender
         buffer[: len(datagram)] = datagram
-        return len(datagram), sender
+        return len(datagram), size, sender
+
+    def _continues(self, source: Endpoint, size: int, length: int, room: int) -> bool:
+        """Whether the next datagram may be received together with those before it."""
+        if not self._received or not size:
+            return False
+        following = self._received[0]
+        return (
+            following.source == source
+            and 0 < len(following.datagram) <= size
+            and length + len(following.datagram) <= room
+        )
 
     def send(self, datagram: bytes | bytearray | memoryview, endpoint: Endpoint) -> None:
         """Send one datagram. Raises OSError: EMSGSIZE beyond 65,507 bytes, EADDRNOTAVAIL when the
@@ -175,6 +198,14 @@ class MemorySocket:
                 raise _os_error(errno.EADDRNOTAVAIL)
         destination = Endpoint(endpoint.host, endpoint.port)
         self._network.send(Transit(Endpoint(address, self.port), destination, bytes(datagram)))
+
+    def send_segments(self, datagrams: memoryview, size: int, endpoint: Endpoint) -> None:
+        """Send datagrams of `size` bytes that lie end to end; the last may be shorter."""
+        self.segment_sends += 1
+        if self.segment_errors:
+            raise _os_error(self.segment_errors.popleft())
+        for offset in range(0, len(datagrams), size):
+            self.send(datagrams[offset : offset + size], endpoint)
 
     def arrive(self, transit: Transit) -> None:
         """Queue a datagram that came over the network, or lose it if the queue is full."""

@@ -1,0 +1,68 @@
+"""An idle daemon does nothing at all: no timer ticks, nothing is polled."""
+
+import base64
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.testbed import Testbed, require, uapi_set
+from tests.testbed.daemons import only_wgd
+
+pytestmark = [pytest.mark.netns, pytest.mark.slow, only_wgd("no wake-ups when idle")]
+
+PEERS = 100
+IDLE_SECONDS = 60
+ROOT = Path(__file__).parents[2]
+
+
+def test_a_hundred_idle_peers_cost_no_system_call_in_a_minute(testbed: Testbed) -> None:
+    require("strace")
+    namespace = testbed.namespace()
+    # The kernel itself would send router solicitations and multicast reports into the tunnel.
+    namespace.sysctl("net/ipv6/conf/default/disable_ipv6", "1")
+    daemon = testbed.daemon(namespace, environment={})
+    keys = testbed.keys()
+    daemon.wg("set", "listen-port", "51820", "private-key", testbed.file(keys.private))
+    daemon.up()
+    crowd = subprocess.Popen(
+        namespace.command(
+            *(sys.executable, "-m", "tests.testbed.crowd", str(PEERS)),
+            *(base64.b64decode(keys.public).hex(), "127.0.0.1:51820"),
+        ),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    assert crowd.stdin is not None and crowd.stdout is not None
+    try:
+        public_keys = list(iter(crowd.stdout.readline, "\n"))
+        assert len(public_keys) == PEERS
+        peers = "".join(f"public_key={public_key}" for public_key in public_keys)
+        assert uapi_set(daemon.socket_path, peers) == ["errno=0"]
+        crowd.stdin.write("\n")
+        crowd.stdin.flush()
+        assert crowd.stdout.readline() == "done\n"
+        handshaken = [peer.last_handshake_ns > 0 for peer in daemon.get().peers.values()]
+        assert handshaken == [True] * PEERS
+
+        trace = testbed.directory / "trace"
+        with subprocess.Popen(
+            ["strace", "-f", "-qq", "-o", str(trace), "-p", str(daemon.pid)]
+        ) as strace:
+            time.sleep(IDLE_SECONDS)  # the minute that is measured
+            strace.terminate()
+        # strace shows the wait it found the daemon in, and that it left it there.
+        calls = [
+            line
+            for line in trace.read_text().splitlines()
+            if "epoll" not in line and "detached" not in line
+        ]
+        waits = trace.read_text().count("epoll")
+        assert calls == []
+        assert waits <= 1
+    finally:
+        crowd.communicate()
