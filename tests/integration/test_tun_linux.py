@@ -98,6 +98,12 @@ def test_a_new_device_has_wireguards_mtu_and_a_private_nonblocking_descriptor(
     assert netns.ip("link", "show", tun.name).stdout.startswith(f"{tun.interface_index()}: ")
 
 
+def test_a_burst_longer_than_the_kernels_default_queue_waits(
+    netns: Namespace, tun: LinuxTun
+) -> None:
+    assert "qlen 2000" in netns.ip("link", "show", tun.name).stdout
+
+
 def test_packets_go_out_and_in(netns: Namespace, tun: LinuxTun) -> None:
     exchange(netns, tun)
 

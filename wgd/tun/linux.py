@@ -40,6 +40,11 @@ TUNGETVNETHDRSZ = 0x800454D7
 TUNGETDEVNETNS = 0x54E3
 SIOCGIFMTU = 0x8921
 SIOCSIFMTU = 0x8922
+SIOCSIFTXQLEN = 0x8943
+
+# Packets that wait for us to read them. With the kernel's 500 one busy TCP stream overflows the
+# queue while we are not on a CPU, and a ping beside it is lost.
+TX_QUEUE_LENGTH = 2000
 
 PACKET_INFORMATION_IPV4 = struct.pack("!HH", 0, 0x0800)
 PACKET_INFORMATION_IPV6 = struct.pack("!HH", 0, 0x86DD)
@@ -129,6 +134,7 @@ class LinuxTun:
             os.set_blocking(tun.fileno(), False)
             os.set_inheritable(tun.fileno(), False)
             tun.set_mtu(DEFAULT_MTU)
+            tun.set_tx_queue_length(TX_QUEUE_LENGTH)
         except OSError as error:
             tun.close()
             raise WgdError(
@@ -208,6 +214,15 @@ class LinuxTun:
         def change() -> None:
             request = _IFREQ_INT.pack(os.fsencode(self.current_name()), mtu)
             _interface_ioctl(SIOCSIFMTU, request)
+
+        self._where_it_is(change)
+
+    def set_tx_queue_length(self, packets: int) -> None:
+        """Set how many packets wait to be read before the kernel drops new ones. Raises OSError."""
+
+        def change() -> None:
+            request = _IFREQ_INT.pack(os.fsencode(self.current_name()), packets)
+            _interface_ioctl(SIOCSIFTXQLEN, request)
 
         self._where_it_is(change)
 
