@@ -15,6 +15,20 @@ Ready = Callable[[], None]
 """To be called once, when the service can be used."""
 
 _READY: Final = b"\x00"
+_STDERR: Final = 2
+
+
+def ensure_standard_descriptors() -> None:
+    """Open what the caller has closed of stdin, stdout and stderr on the null device.
+
+    Otherwise the next thing that is opened gets its number, and is mistaken for it.
+    """
+    while (null_fd := os.open(os.devnull, os.O_RDWR)) <= _STDERR:
+        pass
+    os.close(null_fd)
+    # Python has none for a descriptor that was closed when it started.
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 - for good
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115 - for good
 
 
 def run_in_background(serve: Callable[[Ready], int], *, keep_output: bool) -> int:
@@ -32,6 +46,7 @@ def run_in_background(serve: Callable[[Ready], int], *, keep_output: bool) -> in
         _become_service()
 
         def ready() -> None:
+            os.chdir("/")  # not before: a socket may have been bound by a relative path
             if not keep_output:
                 _silence(1, 2)
             os.write(write_fd, _READY)
@@ -55,7 +70,6 @@ def run_in_background(serve: Callable[[Ready], int], *, keep_output: bool) -> in
 
 def _become_service() -> None:
     os.setsid()
-    os.chdir("/")
     _silence(0)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)  # the terminal it came from may close
 

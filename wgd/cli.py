@@ -1,16 +1,18 @@
 """`wgd`: arguments and environment, nothing else. The names are wireguard-go's."""
 
 import argparse
+import fcntl
 import os
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from wgd import __version__
-from wgd.background import Ready, run_in_background
+from wgd.background import Ready, ensure_standard_descriptors, run_in_background
 from wgd.errors import WgdError
 from wgd.interface_name import check_interface_name
-from wgd.logs import LEVELS
+from wgd.logs import LEVELS, Logs
 
 _ENVIRONMENT = """\
 environment:
@@ -31,10 +33,13 @@ class _Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run `wgd` and exit: 0 when it is ready (or has ended well in the foreground), else 1."""
     try:
+        ensure_standard_descriptors()
         status = _run(arguments, os.environ)
     except WgdError as error:
         sys.stderr.write(f"wgd: {error}\n")
         status = 1
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
     sys.exit(status)
 
 
@@ -66,30 +71,40 @@ def _run(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> int
 
     if foreground:
         return serve(lambda: None)
-    return run_in_background(serve, keep_output=bool(level))
+    return run_in_background(serve, keep_output=level not in ("", "silent"))
 
 
 def _serve(
     interface: str, tun_fd: int | None, uapi_fd: int | None, level: str, ready: Ready
 ) -> int:
     # Imported here, so that a bad name or --help does not wait for the crypto library.
-    from wgd import logs
     from wgd.daemon import Options, serve
 
-    logs.configure(level if level in LEVELS else "error", interface)
+    log = Logs(level if level in LEVELS else "error", interface)
     try:
         serve(Options(interface, tun_fd, uapi_fd), ready)
     except (WgdError, OSError) as error:
         sys.stderr.write(f"wgd: {error}\n")
         return 1
+    finally:
+        log.close()
     return 0
 
 
 def _descriptor(environment: Mapping[str, str], name: str) -> int | None:
-    """Return the descriptor number in an environment variable; None if it is not set."""
+    """Take over the descriptor whose number is in an environment variable; None if it is not set.
+
+    One of the standard descriptors gets another number, because those will be replaced. Raises
+    WgdError.
+    """
     text = environment.get(name)
-    if text is None:
+    if not text:
         return None
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
         raise WgdError(f"{name}={text!r} is not a descriptor: give its number")
-    return int(text)
+    given = int(text)
+    try:
+        fcntl.fcntl(given, fcntl.F_GETFD)
+        return given if given > 2 else fcntl.fcntl(given, fcntl.F_DUPFD_CLOEXEC, 3)
+    except OSError as error:
+        raise WgdError(f"{name}={text} is not an open descriptor: {error.strerror}") from error

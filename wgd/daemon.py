@@ -1,7 +1,8 @@
 """One process: start, readiness, signals and the orderly end. Only this file knows every adapter.
 
 The order is wireguard-go's: the TUN device, then the UAPI socket, then ready. It ends when it is
-told to (SIGINT, SIGTERM) or when what it serves is gone: the TUN device, or its own socket file.
+told to (SIGINT, SIGTERM, and in the foreground SIGHUP) or when what it serves is gone: the TUN
+device, or its own socket file.
 Whatever was opened is given back in the reverse order, also when the start fails half-way.
 """
 
@@ -18,6 +19,7 @@ import uvloop
 from wgd.background import Ready
 from wgd.clock import SystemClock
 from wgd.dataplane.portable import PortableDataPlane
+from wgd.errors import WgdError
 from wgd.net.link import LinkWatcher
 from wgd.net.routes import RouteWatcher, source_is_valid
 from wgd.net.udp import open_sockets
@@ -54,8 +56,9 @@ async def _serve(options: Options, ready: Ready) -> None:
         if not ended.done():
             ended.set_result(reason)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, end, number.name)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup and the background have it
+            loop.add_signal_handler(number, end, number.name)
 
     async with contextlib.AsyncExitStack() as opened:
         tun = opened.enter_context(contextlib.closing(_open_tun(options)))
@@ -95,11 +98,17 @@ async def _serve(options: Options, ready: Ready) -> None:
 
 def _open_tun(options: Options) -> LinuxTun:
     if options.tun_fd is not None:
-        return LinuxTun.from_fd(options.tun_fd)
+        try:
+            return LinuxTun.from_fd(options.tun_fd)
+        except WgdError as error:
+            raise WgdError(f"WG_TUN_FD: {error}") from error
     return LinuxTun.create(options.interface)
 
 
 def _open_socket(options: Options, name: str) -> SocketFile:
     if options.uapi_fd is not None:
-        return SocketFile.from_fd(options.uapi_fd)
+        try:
+            return SocketFile.from_fd(options.uapi_fd)
+        except WgdError as error:
+            raise WgdError(f"WG_UAPI_FD: {error}") from error
     return SocketFile.create(SOCKET_DIRECTORY, name)

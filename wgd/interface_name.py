@@ -11,6 +11,8 @@ MAX_INTERFACE_NAME_SIZE: Final = 15
 
 def check_interface_name(name: str) -> None:
     """Raise WgdError unless the kernel would take `name`, and a file could have it."""
+    if not name.isprintable():  # nor is what was no UTF-8
+        raise WgdError(f"interface name {name!a} has characters in it that cannot be shown")
     size = len(os.fsencode(name))
     if not name:
         raise WgdError("the interface name is empty: give one, such as wg0")
@@ -20,7 +22,6 @@ def check_interface_name(name: str) -> None:
         )
     if name in (".", ".."):
         raise WgdError(f"interface name {name!r} is reserved: choose another, such as wg0")
-    if any(character in "/:\0" or character.isspace() for character in name):
-        raise WgdError(
-            f"interface name {name!r} has a slash, a colon or a blank in it: leave it out"
-        )
+    # The kernel takes a percent sign for the place of a number.
+    if any(character in "/:%" or character.isspace() for character in name):
+        raise WgdError(f"interface name {name!r} has one of / : % or a blank in it: leave it out")

@@ -1,8 +1,16 @@
-"""Logs: one event per line on stdout, `key=value` readable, never a key or a packet."""
+"""Logs: one event per line on stdout, `key=value` readable, never a key or a packet.
 
+Whoever reads them may stall: lines are written by a thread of their own, from a bounded queue that
+drops what finds no room. The daemon never waits for its log.
+"""
+
+import contextlib
 import logging
-import sys
+import os
+import queue
+import threading
 import time
+from logging.handlers import QueueHandler
 from typing import Final
 
 LEVELS: Final = {
@@ -12,6 +20,10 @@ LEVELS: Final = {
     "silent": logging.CRITICAL + 1,
 }
 """wireguard-go's names (`LOG_LEVEL`)."""
+
+MAX_WAITING_RECORDS: Final = 1024
+CLOSE_SECONDS: Final = 1.0
+_STDOUT: Final = 1
 
 
 class _Formatter(logging.Formatter):
@@ -29,8 +41,35 @@ class _Formatter(logging.Formatter):
         return super().format(record)
 
 
-def configure(level: str, interface: str) -> None:
-    """Send what is at least of `level` (a name in `LEVELS`) to stdout."""
-    handler = logging.StreamHandler(sys.stdout)
-    handler.setFormatter(_Formatter(interface))
-    logging.basicConfig(level=LEVELS[level], handlers=[handler], force=True)
+class _DroppingHandler(QueueHandler):
+    """Queues records, or drops them; an error in logging is nobody's business."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        with contextlib.suppress(queue.Full):
+            self.queue.put_nowait(record)
+
+
+class Logs:
+    """Writes what is at least of `level` (a name in `LEVELS`) to stdout, for one interface."""
+
+    def __init__(self, level: str, interface: str) -> None:
+        self._records: queue.Queue[logging.LogRecord | None] = queue.Queue(MAX_WAITING_RECORDS)
+        self._formatter = _Formatter(interface)
+        self._writer = threading.Thread(target=self._write, name="logs", daemon=True)
+        self._writer.start()
+        logging.raiseExceptions = False
+        logging.basicConfig(
+            level=LEVELS[level], handlers=[_DroppingHandler(self._records)], force=True
+        )
+
+    def close(self) -> None:
+        """Write what is left, if that takes no longer than a moment."""
+        with contextlib.suppress(queue.Full):
+            self._records.put_nowait(None)
+            self._writer.join(CLOSE_SECONDS)
+
+    def _write(self) -> None:
+        # Not through sys.stdout, which Python flushes when it ends, and would wait for ever.
+        while (record := self._records.get()) is not None:
+            with contextlib.suppress(OSError):
+                os.write(_STDOUT, f"{self._formatter.format(record)}\n".encode())

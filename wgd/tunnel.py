@@ -5,6 +5,7 @@ UDP sockets, which come and go with the link. Everything runs on the loop's thre
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import math
@@ -26,8 +27,9 @@ logger = logging.getLogger(__name__)
 _HANDSHAKES_PER_TURN: Final = 16
 """How many handshake messages are handled before the loop may see to something else."""
 
-_MAX_ROUTE_CHECKS: Final = 1024
-"""How many pinned sources are looked at after a route change; beyond, they are dropped."""
+_MAX_ROUTE_CHECKS: Final = 64
+"""How many pinned sources are looked at after a route change, half a millisecond each; the others
+are dropped."""
 
 
 class TunnelSocket(DatagramSocket, Protocol):
@@ -106,12 +108,15 @@ class Tunnel:
             try:
                 sockets, port = self._open_sockets(port, fwmark)
             except OSError as error:
-                raise ConfigurationError(
-                    errno.EADDRINUSE, f"cannot listen on UDP port {port}: {error.strerror}"
-                ) from error
-            self._use_sockets(sockets)
-            change = replace(change, listen_port=port)
-            self._device.sockets_replaced(self._clock.now())
+                # Without a socket as before, everything else can be changed.
+                if change.listen_port is not None:
+                    raise ConfigurationError(
+                        errno.EADDRINUSE, f"cannot listen on UDP port {port}: {error.strerror}"
+                    ) from error
+            else:
+                self._use_sockets(sockets)
+                change = replace(change, listen_port=port)
+                self._device.sockets_replaced(self._clock.now())
         elif fwmark != state.fwmark:
             self._set_fwmark(fwmark, state.fwmark)
         self._device.configure(change, self._clock.now())
@@ -124,7 +129,8 @@ class Tunnel:
                 sock.set_fwmark(fwmark)
         except OSError as error:
             for sock in self._sockets:
-                sock.set_fwmark(previous)
+                with contextlib.suppress(OSError):
+                    sock.set_fwmark(previous)
             raise ConfigurationError(
                 errno.EADDRINUSE, f"cannot set fwmark {fwmark}: {error.strerror}"
             ) from error
@@ -150,7 +156,7 @@ class Tunnel:
             try:
                 sockets, port = self._open_sockets(settings.listen_port, settings.fwmark)
             except OSError as error:
-                # The next `set` of a port tries again.
+                # Every `set` tries again.
                 logger.error(  # noqa: TRY400 - the reason is all there is to say
                     "event=listen_failed port=%d reason=%s", settings.listen_port, error.strerror
                 )

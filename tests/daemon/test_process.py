@@ -20,6 +20,7 @@ from tests.testbed import (
     Launch,
     Namespace,
     Testbed,
+    UapiConnection,
     daemon_command,
     only_wgd,
     stays_true,
@@ -87,7 +88,8 @@ def test_wrong_usage_fails_and_starts_nothing(
 
 @only_wgd("names checked before anything is made")
 @pytest.mark.parametrize(
-    "name", ["", "/", ".", "..", "a/b", "../wgx", "sixteen-bytes-16", "white space", "é" * 8]
+    "name",
+    ["", "/", ".", "..", "a/b", "../wgx", "sixteen-bytes-16", "white space", "é" * 8, "wg%d"],
 )
 @pytest.mark.parametrize("options", [[], ["--foreground"]], ids=["background", "foreground"])
 def test_a_bad_name_is_refused(
@@ -339,13 +341,92 @@ def test_a_handed_socket_is_used(
 
 @only_wgd("one line that says what is wrong")
 @pytest.mark.parametrize("variable", ["WG_TUN_FD", "WG_UAPI_FD"])
-@pytest.mark.parametrize("value", ["-1", "x", "999", "0"])
+@pytest.mark.parametrize("value", ["-1", "x", "999", "0", "4294967296", "9" * 20])
 def test_a_useless_descriptor_is_refused(
     testbed: Testbed, namespace: Namespace, variable: str, value: str
 ) -> None:
     name = testbed.interface_name()
     launch = testbed.run_program(namespace, name, environment={variable: value}).launched()
-    assert_refused(launch, value)
+    assert_refused(launch, variable, value if value != "0" else "")
+
+
+@pytest.mark.parametrize("variable", ["WG_TUN_FD", "WG_UAPI_FD"])
+def test_an_empty_descriptor_variable_is_none(
+    testbed: Testbed, namespace: Namespace, variable: str
+) -> None:
+    assert testbed.daemon(namespace, environment={variable: ""}).get() is not None
+
+
+# -- the descriptors it inherits -------------------------------------------------------------------
+
+
+def start_by_shell(
+    testbed: Testbed, namespace: Namespace, redirections: str, *options: str, **environment: str
+) -> Daemon:
+    """Start the daemon from a shell that closes or redirects its descriptors."""
+    name = testbed.interface_name()
+    program = testbed.run_program(
+        namespace,
+        command=["sh", "-c", f'exec "$@" {redirections}', "sh", *daemon_command(), *options, name],
+        environment=environment,
+    )
+    return Daemon(namespace, name, program)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_descriptors_do_not_hurt(
+    testbed: Testbed, namespace: Namespace, closed: str
+) -> None:
+    background = start_by_shell(testbed, namespace, closed)
+    assert background.program.launched().returncode == 0
+    foreground = start_by_shell(testbed, namespace, closed, "-f")
+    for daemon in (background, foreground):
+        wait_until(daemon.socket_path.is_socket, what="the socket")
+        for number in (0, 1, 2):
+            assert "eventpoll" not in str(Path(f"/proc/{daemon.pid}/fd/{number}").readlink())
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for_end()
+        assert_left_nothing(daemon)
+    assert foreground.program.launched().returncode == 0
+
+
+@only_wgd("a log that nobody reads stops nothing")
+def test_a_stalled_reader_of_the_log_stops_nothing(
+    testbed: Testbed, namespace: Namespace, tmp_path: Path
+) -> None:
+    pipe = tmp_path / "log"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)  # and never reads
+    try:
+        daemon = start_by_shell(testbed, namespace, f">{pipe}", "-f", LOG_LEVEL="verbose")
+        wait_until(daemon.socket_path.is_socket, what="the socket")
+        with UapiConnection(daemon.socket_path) as connection:
+            for _ in range(3000):  # each makes a log line; the pipe holds 64 KiB
+                assert connection.request("set=1\nfoo=1\n\n") == ["errno=-22"]
+        daemon.signal(signal.SIGTERM)
+        daemon.wait_for_end()
+        assert_left_nothing(daemon)
+    finally:
+        os.close(reader)
+
+
+def test_silent_in_the_background_lets_go_of_the_callers_output(
+    testbed: Testbed, namespace: Namespace
+) -> None:
+    daemon = testbed.daemon(namespace, environment={"LOG_LEVEL": "silent"})
+    for number in (1, 2):
+        assert str(Path(f"/proc/{daemon.pid}/fd/{number}").readlink()) == "/dev/null"
+
+
+@only_wgd("an orderly end")
+def test_the_end_of_its_terminal_ends_it_in_the_foreground(
+    testbed: Testbed, namespace: Namespace
+) -> None:
+    daemon = start_by_shell(testbed, namespace, "", "-f")
+    wait_until(daemon.socket_path.is_socket, what="the socket")
+    daemon.signal(signal.SIGHUP)
+    daemon.wait_for_end()
+    assert_left_nothing(daemon)
 
 
 # -- what ends it ----------------------------------------------------------------------------------

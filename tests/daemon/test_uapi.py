@@ -216,6 +216,22 @@ def test_a_port_in_use_is_reported_and_the_old_one_goes_on(testbed: Testbed) -> 
             tunnel.assert_works(versions=(4,))
 
 
+@only_wgd("everything else can be changed while the port is taken")
+def test_a_port_taken_when_the_link_comes_up_hinders_nothing_else(testbed: Testbed) -> None:
+    namespace = testbed.namespace()
+    daemon = testbed.daemon(namespace)
+    peer = as_hex(testbed.keys().public)
+    with namespace.socket(socket.AF_INET, socket.SOCK_DGRAM) as blocker:
+        blocker.bind(("0.0.0.0", 44444))
+        daemon.wg("set", "listen-port", "44444")
+        daemon.ip("up")
+        wait_until(lambda: "listen_failed" in daemon.program.stdout, what="the failure")
+        assert uapi_set(daemon.socket_path, f"public_key={peer}\n") == ["errno=0"]
+        assert "Address already in use" in daemon.wg_error("set", "listen-port", "44444")
+    assert uapi_set(daemon.socket_path, "fwmark=1\n") == ["errno=0"]  # any set tries again
+    assert 44444 in namespace.udp_ports()
+
+
 def test_listen_port_zero_chooses_one(daemon: Daemon) -> None:
     daemon.wg("set", "listen-port", "51997")
     daemon.wait_until_listening()

@@ -264,20 +264,36 @@ def test_large_answer_is_whole_and_lets_others_in(run: Run) -> None:
     run(scenario)
 
 
-def test_more_connections_than_the_cap_are_closed(run: Run) -> None:
+def test_beyond_the_cap_the_client_that_is_silent_longest_makes_room(run: Run) -> None:
     async def scenario(served: Served) -> None:
         clients = []
         for _ in range(256):
             reader, writer = await served.connect()
             writer.write(GET)
             assert await reader.readuntil(b"\n\n") == EMPTY
-            clients.append(writer)
+            clients.append((reader, writer))
+        clients[0][1].write(GET)  # the second is now the one that is silent longest
+        assert await clients[0][0].readuntil(b"\n\n") == EMPTY
+        assert await served.ask(GET) == EMPTY
+        assert await clients[1][0].read(-1) == b""
+        clients[0][1].write(GET)
+        assert await clients[0][0].readuntil(b"\n\n") == EMPTY
+
+    run(scenario)
+
+
+def test_beyond_the_cap_nobody_is_cut_off_amid_a_message(run: Run) -> None:
+    async def scenario(served: Served) -> None:
+        clients = [await served.connect() for _ in range(256)]
+        for _reader, writer in clients:
+            writer.write(b"set=1\n")
+        await until(lambda: not any(each.is_idle for each in served.server._clients.values()))
+        assert len(served.server._clients) == 256
         reader, _ = await served.connect()
         with contextlib.suppress(ConnectionResetError):
             assert await reader.read(-1) == b""
-        clients[0].close()
-        await until(lambda: len(served.server._clients) < 256)
-        assert await served.ask(GET) == EMPTY
+        clients[0][1].write(b"\n")
+        assert await clients[0][0].readuntil(b"\n\n") == b"errno=0\n\n"
 
     run(scenario)
 

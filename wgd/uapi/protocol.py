@@ -109,6 +109,11 @@ class Connection:
         self._message_size = 0
         self._line_number = 0
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client is between two messages."""
+        return self._state is _State.IDLE and not self._partial
+
     def receive_data(self, data: bytes) -> list[Request]:
         """Take the next bytes of the stream; return the requests they complete, in order."""
         requests: list[Request] = []

@@ -22,7 +22,8 @@ from wgd.uapi.protocol import BadRequest, Close, Connection, GetRequest, Request
 logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 256
-"""Clients at once; more are turned away at the door, without an answer."""
+"""Clients at once. For one more the one that has been silent longest between two messages is
+closed; if there is none, the new one is turned away without an answer."""
 
 READ_SIZE: Final = 64 * 1024
 """Bytes parsed in one go, a few milliseconds' worth."""
@@ -47,7 +48,8 @@ class UapiServer:
         self._device = device
         self._resolve_zone = resolve_zone
         self._server: asyncio.Server | None = None
-        self._clients: set[asyncio.Task[None]] = set()
+        self._clients: dict[asyncio.Task[None], Connection] = {}
+        """The one heard from last comes last."""
         self._is_closing = False
 
     async def start(self, sock: socket.socket) -> None:
@@ -72,31 +74,41 @@ class UapiServer:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         task = asyncio.current_task()
-        if task is None or self._is_closing or len(self._clients) >= MAX_CONNECTIONS:
+        if task is None or self._is_closing or not self._make_room():
             logger.warning("event=uapi_client_refused connections=%d", len(self._clients))
             writer.transport.abort()
             return
-        self._clients.add(task)
+        self._clients[task] = connection = Connection(self._resolve_zone)
         try:
-            await self._converse(reader, writer)
+            # With a high-water mark of 0, drain() waits until the client has taken everything.
+            writer.transport.set_write_buffer_limits(high=0)
+            while data := await reader.read(READ_SIZE):
+                if self._clients.pop(task, None) is None:
+                    return  # it had to make room
+                self._clients[task] = connection
+                if not await self._answer(connection.receive_data(data), writer):
+                    return
+            # A client that has only finished sending (`nc -U`) still gets its answer.
+            await self._answer(connection.receive_eof(), writer)
         except (OSError, asyncio.CancelledError):
-            # The client went away, or `close` was called. It ends here: from a cancelled task
-            # asyncio 3.11 makes an error in the log.
+            # The client went away, had to make room, or `close` was called. It ends here: from a
+            # cancelled task asyncio 3.11 makes an error in the log.
             pass
         finally:
-            self._clients.discard(task)
+            self._clients.pop(task, None)
             # Not close(): every answer has been taken, or there is nobody to wait for.
             writer.transport.abort()
 
-    async def _converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # With a high-water mark of 0, drain() waits until the client has taken everything.
-        writer.transport.set_write_buffer_limits(high=0)
-        connection = Connection(self._resolve_zone)
-        while data := await reader.read(READ_SIZE):
-            if not await self._answer(connection.receive_data(data), writer):
-                return
-        # A client that has only finished sending (`nc -U`) still gets its answer.
-        await self._answer(connection.receive_eof(), writer)
+    def _make_room(self) -> bool:
+        """Return whether there is room for a client, made at the cost of an idle one if need be."""
+        if len(self._clients) < MAX_CONNECTIONS:
+            return True
+        for task, connection in self._clients.items():
+            if connection.is_idle:
+                del self._clients[task]
+                task.cancel()
+                return True
+        return False
 
     async def _answer(self, requests: list[Request], writer: asyncio.StreamWriter) -> bool:
         for request in requests:
