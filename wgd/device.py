@@ -18,6 +18,7 @@ import itertools
 import logging
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Final
 
 from wgd.addresses import Prefix
 from wgd.clock import Instant
@@ -43,6 +44,9 @@ from wgd.peer import Peer
 from wgd.rate_limiter import RateLimiter
 
 logger = logging.getLogger(__name__)
+
+PEERS_PER_DEADLINE: Final = 64
+"""How many peers act before other work has its turn: some 20 ms if each sends an initiation."""
 
 
 class Device:
@@ -300,7 +304,7 @@ class Device:
             case KeypairConfirmed():
                 peer.keypair_confirmed(event, now)
             case BecameActive():
-                pass  # its deadlines are looked at below
+                peer.became_active(now)
         self._reschedule(peer)
 
     def next_deadline(self) -> int | None:
@@ -313,9 +317,15 @@ class Device:
         return None
 
     def on_deadline(self, now: Instant) -> None:
-        """Let every peer that is due act."""
-        due = []
-        while (deadline_ns := self.next_deadline()) is not None and deadline_ns <= now.boot_ns:
+        """Let peers that are due act: at most `PEERS_PER_DEADLINE`, and `next_deadline` is past if
+        there are more, so that thousands at once leave room for other work.
+        """
+        due: list[Peer] = []
+        while (
+            len(due) < PEERS_PER_DEADLINE
+            and (deadline_ns := self.next_deadline()) is not None
+            and deadline_ns <= now.boot_ns
+        ):
             _, peer_id = heapq.heappop(self._schedule)
             del self._scheduled[peer_id]
             due.append(self._peers_by_id[peer_id])

@@ -22,6 +22,7 @@ from wgd.clock import Instant
 from wgd.configuration import PeerState
 from wgd.constants import (
     INITIATION_INTERVAL_MIN_NS,
+    KEEPALIVE_TIMEOUT_NS,
     REKEY_ATTEMPT_TIME_NS,
     REKEY_TIMEOUT_JITTER_MAX_NS,
     REKEY_TIMEOUT_NS,
@@ -73,6 +74,8 @@ class Peer:
         """A handshake was wanted too soon after the last one: start it then."""
         self._jitter_ns = self._draw_jitter()
         self._session_derived_ns: int | None = None
+        self._look_at_ns: int | None = None
+        """When to look at the stamps again, while the data plane reports no activity."""
         self._keepalive_enabled_ns = 0
         self._last_handshake_wall_ns = 0
 
@@ -88,13 +91,15 @@ class Peer:
         self._keepalive_enabled_ns = now.boot_ns
         if self.persistent_keepalive_seconds:
             self._dataplane.send_keepalive(self.id)
-        else:
-            self._dataplane.send_staged(self.id)
+        # What was staged while the link was down has been reported, to no avail: report it again.
+        self._dataplane.send_staged(self.id)
 
     def stop(self) -> None:
         """The link went down: forget every session and what was staged."""
         self._running = False
         self._dataplane.drop_staged(self.id)
+        self._dataplane.clear_stamps(self.id)
+        self._look_at_ns = None
         self._erase_keys()
         self._end_attempt()
         self._last_handshake_sent_ns = None
@@ -131,9 +136,10 @@ class Peer:
         """Send an empty packet after `seconds` without traffic; 0 never. Switching on sends one."""
         switched_on = seconds and not self.persistent_keepalive_seconds
         self.persistent_keepalive_seconds = seconds
-        self._keepalive_enabled_ns = now.boot_ns
-        if switched_on and self._running:
-            self._dataplane.send_keepalive(self.id)
+        if switched_on:
+            self._keepalive_enabled_ns = now.boot_ns
+            if self._running:
+                self._dataplane.send_keepalive(self.id)
 
     def configured(self) -> None:
         """A configuration change of this peer is complete: what it was missing may be there now."""
@@ -164,6 +170,8 @@ class Peer:
 
     def _initiate(self, now: Instant) -> None:
         """Send an initiation, unless it cannot be sent or the last one was just now."""
+        if self._initiate_at_ns is not None and now.boot_ns < self._initiate_at_ns:
+            return
         self._initiate_at_ns = None
         if not self._running or self._identity is None:
             return
@@ -240,6 +248,13 @@ class Peer:
         self._last_handshake_wall_ns = now.wall_ns
         self._end_attempt()
 
+    def became_active(self, now: Instant) -> None:
+        """One of the "first data packet" stamps was set; until we disarm, no other is reported.
+
+        Either may be set or cleared meanwhile, so look at them as often as the shorter timer.
+        """
+        self._look_at_ns = now.boot_ns + KEEPALIVE_TIMEOUT_NS
+
     # -- timers ------------------------------------------------------------------------------------
 
     def next_deadline(self) -> int | None:
@@ -251,6 +266,7 @@ class Peer:
             stamps = self._dataplane.stamps(self.id)
             deadlines += [
                 self._initiate_at_ns,
+                self._look_at_ns,
                 timers.retransmit_handshake(self._unanswered_since_ns, self._jitter_ns),
                 timers.send_keepalive(stamps),
                 timers.new_handshake(stamps, self._jitter_ns),
@@ -277,7 +293,10 @@ class Peer:
             self._expired_new_handshake(now)
         self._check_persistent_keepalive(now)
         stamps = self._dataplane.stamps(self.id)
-        if not (stamps.first_data_sent_unanswered_ns or stamps.first_data_received_unanswered_ns):
+        if stamps.first_data_sent_unanswered_ns or stamps.first_data_received_unanswered_ns:
+            self._look_at_ns = now.boot_ns + KEEPALIVE_TIMEOUT_NS
+        else:
+            self._look_at_ns = None
             self._dataplane.disarm(self.id)
 
     def _expired_retransmit_handshake(self, now: Instant) -> None:

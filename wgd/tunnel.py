@@ -10,6 +10,7 @@ import errno
 import logging
 import math
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
@@ -17,15 +18,16 @@ from typing import Final, Protocol
 from wgd.addresses import Endpoint
 from wgd.clock import Clock
 from wgd.configuration import DeviceChange, DeviceState
-from wgd.constants import MILLISECOND_NS
-from wgd.dataplane.interface import DatagramSocket, DataPlane, TunClosed
+from wgd.constants import MILLISECOND_NS, REJECT_AFTER_TIME_NS
+from wgd.dataplane.interface import DatagramSocket, DataPlane, Event, TunClosed
 from wgd.device import Device
 from wgd.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
+_EVENTS_PER_TURN: Final = 64
 _HANDSHAKES_PER_TURN: Final = 16
-"""How many handshake messages are handled before the loop may see to something else."""
+"""How many of each are handled before the loop may see to something else."""
 
 _MAX_ROUTE_CHECKS: Final = 64
 """How many pinned sources are looked at after a route change, half a millisecond each; the others
@@ -75,6 +77,8 @@ class Tunnel:
         self._source_is_valid = source_is_valid
         self._on_gone = on_gone
         self._device = Device(dataplane, os.urandom)
+        self._events: deque[Event] = deque()
+        """Reported by the data plane and not handled yet."""
         self._sockets: Sequence[TunnelSocket] = ()
         self._link_is_up = False
         self._timer: asyncio.TimerHandle | None = None
@@ -84,6 +88,7 @@ class Tunnel:
     def close(self) -> None:
         """Forget all sessions and close the sockets."""
         self._loop.remove_reader(self._dataplane.event_fd())
+        self._events.clear()
         self.link_changed(False)
         if self._timer is not None:
             self._timer.cancel()
@@ -168,6 +173,35 @@ class Tunnel:
             self._use_sockets(())
         self._rearm()
 
+    def rebind(self) -> None:
+        """Replace the sockets by new ones on the same port: the network has become another one.
+
+        On macOS the old ones may stay dead after sleep or a change of Wi-Fi. Whoever has sent
+        something lately gets a keepalive, which tells him where we are now.
+        """
+        if not self._link_is_up:
+            return
+        settings = self._device.settings()
+        self._use_sockets(())  # first: the port is still theirs
+        try:
+            sockets, port = self._open_sockets(settings.listen_port, settings.fwmark)
+        except OSError as error:
+            # The next change of network and every `set` try again; the sessions stay.
+            logger.error(  # noqa: TRY400 - the reason is all there is to say
+                "event=rebind_failed port=%d reason=%s", settings.listen_port, error.strerror
+            )
+            return
+        self._use_sockets(sockets)
+        now = self._clock.now()
+        self._device.configure(DeviceChange(listen_port=port), now)
+        self._device.sockets_replaced(now)
+        self._follow_link()
+        for peer in self._device.peer_ids():
+            heard_ns = self._dataplane.stamps(peer).last_received_ns
+            if heard_ns and now.boot_ns - heard_ns < REJECT_AFTER_TIME_NS:
+                self._dataplane.send_keepalive(peer)
+        self._rearm()
+
     def _follow_link(self) -> None:
         self._device.set_link_up(self._link_is_up and bool(self._sockets), self._clock.now())
 
@@ -196,16 +230,24 @@ class Tunnel:
 
     def _handle_events(self) -> None:
         now = self._clock.now()
-        for event in self._dataplane.drain_events():
+        self._events.extend(self._dataplane.drain_events())
+        for _ in range(min(len(self._events), _EVENTS_PER_TURN)):
+            event = self._events.popleft()
             if isinstance(event, TunClosed):
                 self._on_gone(event.reason)
             else:
                 self._device.on_event(event, now)
+        if self._events:
+            self._loop.call_soon(self._handle_more_events)
         # What is left keeps the descriptor readable: the loop comes back after other work.
         messages, queued = self._dataplane.take_handshakes(_HANDSHAKES_PER_TURN)
         for message in messages:
             self._device.receive_handshake(message, queued, now)
         self._rearm()
+
+    def _handle_more_events(self) -> None:
+        if self._events:
+            self._handle_events()
 
     def _handle_deadline(self) -> None:
         self._timer = None

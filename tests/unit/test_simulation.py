@@ -3,6 +3,7 @@
 Numbers are typed again from the paper, section 6, on purpose.
 """
 
+import errno
 import itertools
 
 import pytest
@@ -21,7 +22,10 @@ from tests.unit.simulation import (
     pair,
 )
 from wgd.addresses import Endpoint
+from wgd.configuration import PeerChange
 from wgd.dataplane.interface import HandshakeMessage
+from wgd.errors import ConfigurationError
+from wgd.noise.handshake import HandshakeState
 from wgd.noise.primitives import PrivateKey
 
 MINUTE = 60 * SECOND
@@ -137,6 +141,7 @@ def test_initiations_are_retried_every_five_seconds_and_jitter_for_ninety(seed: 
     times = [sent.at_ns for sent in simulation.sent(INITIATION)]
     gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
     assert all(5 * SECOND <= gap <= 5 * SECOND + JITTER for gap in gaps)
+    assert max(gaps) > 5 * SECOND + JITTER // 2, "the jitter uses its whole range"
     assert len(set(gaps)) > 1, "the jitter is drawn anew each time"
     assert times[-1] < 90 * SECOND <= times[-1] + 5 * SECOND + JITTER
     assert len({sent.transit.datagram[4:8] for sent in simulation.log}) == len(times)
@@ -208,6 +213,52 @@ def test_crossing_initiations_end_in_a_session(seed: int) -> None:
     assert alice.received == [to_alice]
 
 
+def test_after_a_response_we_wait_five_seconds_before_we_initiate() -> None:
+    simulation, alice, bob = pair()
+    simulation.fate = lambda sent: () if sent.kind in (RESPONSE, TRANSPORT) else (0,)
+    alice.send(bob)
+    alice.change_peer(bob, remove=True)  # nobody will confirm the session
+    bob.send(alice)
+    assert simulation.sent(INITIATION, by=bob) == []
+    simulation.run(6 * SECOND)
+    assert [sent.at_ns for sent in simulation.sent(INITIATION, by=bob)] == [5 * SECOND]
+
+
+def test_a_new_port_and_a_changed_peer_in_one_set_do_not_flood_the_responder() -> None:
+    simulation, alice, bob = pair()
+    simulation.fate = lambda _sent: (MILLISECOND,)
+    alice.send(bob)
+    simulation.fate = lambda sent: (
+        () if sent.kind == RESPONSE and sent.at_ns == 0 else (MILLISECOND,)
+    )
+    simulation.run(0)
+    simulation.clock.advance(MILLISECOND)
+    alice.device.sockets_replaced(simulation.clock.now())
+    alice.change_peer(bob, endpoint=bob.endpoint)
+    simulation.settle()
+    assert len(simulation.sent(INITIATION)) == 1
+    simulation.run(100 * MILLISECOND)
+    assert len(bob.received) == 1
+
+
+@pytest.mark.parametrize("has_session", [True, False])
+def test_silence_lets_the_kernel_choose_the_source_anew(has_session: bool) -> None:
+    """On data that nothing answers, and on an initiation that has to be retried."""
+    simulation, alice, bob = pair()
+    alice.send(bob)
+    bob.send(alice)
+    endpoint = alice.peer(bob).endpoint
+    assert endpoint is not None and endpoint.source is not None
+    simulation.fate = nothing_gets_through
+    if not has_session:
+        (peer_id,) = alice.device.peer_ids()
+        alice.dataplane.expire_keypairs(peer_id)
+    alice.send(bob)
+    simulation.run(16 * SECOND if has_session else 11 * SECOND)
+    endpoint = alice.peer(bob).endpoint
+    assert endpoint is not None and endpoint.source is None
+
+
 # -- keepalives ------------------------------------------------------------------------------------
 
 
@@ -234,6 +285,51 @@ def test_data_that_is_answered_by_data_needs_no_keepalive() -> None:
     simulation, alice, bob = pair()
     talk(simulation, alice, bob, 100 * SECOND, SECOND)
     assert [sent for sent in simulation.log if sent.is_keepalive] == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_who_spoke_first_answers_an_answer_in_time(seed: int) -> None:
+    simulation, alice, bob = pair(seed)
+    simulation.fate = lambda _sent: (10 * MILLISECOND,)
+    alice.send(bob)
+    simulation.run(30 * MILLISECOND)
+    bob.send(alice)
+    simulation.run(60 * SECOND)
+    began = simulation.now_ns
+    alice.send(bob)
+    simulation.run(20 * MILLISECOND)
+    bob.send(alice)
+    simulation.run(60 * SECOND)
+    # Data, answer, and a keepalive ten seconds after the answer came; no handshake.
+    data, answer, keepalive = (s for s in simulation.log if s.at_ns >= began)
+    assert (data.sender, answer.sender, keepalive.sender) == ("alice", "bob", "alice")
+    assert keepalive.is_keepalive
+    assert keepalive.at_ns == answer.at_ns + 10 * MILLISECOND + 10 * SECOND
+
+
+def test_a_stamp_that_is_cleared_before_it_was_reported_stops_no_timer() -> None:
+    simulation, alice, bob = pair()
+    alice.send(bob)
+    simulation.run(30 * SECOND)
+    (peer_id,) = bob.device.peer_ids()
+    bob.dataplane.send_keepalive(peer_id)
+    assert alice.tun.inject(ip_packet("10.0.0.1", "10.0.0.2", b"ping"))  # sent and answered at once
+    simulation.run(40 * SECOND)
+    simulation.fate = nothing_gets_through
+    began = simulation.now_ns
+    alice.send(bob)
+    simulation.run(20 * SECOND)
+    (first, *_rest) = simulation.sent(INITIATION, since_ns=began)
+    assert 15 * SECOND <= first.at_ns - began <= 15 * SECOND + JITTER
+
+
+def test_setting_the_same_persistent_keepalive_again_does_not_postpone_it() -> None:
+    simulation, alice, bob = pair()
+    alice.change_peer(bob, persistent_keepalive_seconds=25)
+    for _ in range(20):
+        simulation.run(20 * SECOND)
+        alice.change_peer(bob, persistent_keepalive_seconds=25)
+    assert len([sent for sent in simulation.log if sent.is_keepalive]) >= 400 // 25
 
 
 def test_an_initiator_with_nothing_staged_confirms_with_a_keepalive() -> None:
@@ -506,6 +602,89 @@ def test_a_persistent_keepalive_speaks_when_the_link_comes_up() -> None:
     assert [sent.kind for sent in simulation.log] == [INITIATION, RESPONSE, TRANSPORT]
 
 
+@pytest.mark.parametrize("keepalive", [0, 25])
+def test_what_was_staged_while_the_link_was_down_makes_a_handshake_when_it_is_up(
+    keepalive: int,
+) -> None:
+    simulation, alice, bob = pair()
+    alice.device.set_link_up(False, simulation.clock.now())
+    alice.change_peer(bob, persistent_keepalive_seconds=keepalive)
+    packet = alice.send(bob)
+    assert simulation.log == []
+    alice.device.set_link_up(True, simulation.clock.now())
+    simulation.settle()
+    assert bob.received == [packet]
+
+
+@pytest.mark.parametrize("speaker", ["alice", "bob"])
+def test_timers_neither_survive_the_link_nor_die_with_it(speaker: str) -> None:
+    simulation, alice, bob = pair()
+    one, other = (alice, bob) if speaker == "alice" else (bob, alice)
+    one.send(other)
+    simulation.run(SECOND)
+    alice.device.set_link_up(False, simulation.clock.now())
+    simulation.run(HOUR)
+    count = len(simulation.log)
+    alice.device.set_link_up(True, simulation.clock.now())
+    simulation.run(HOUR)
+    assert len(simulation.log) == count, "nobody wants anything"
+    bob.send(alice)
+    simulation.run(10 * SECOND)
+    (keepalive,) = [sent for sent in simulation.log[count:] if sent.is_keepalive]
+    assert keepalive.sender == "alice"
+
+
+def test_an_attempt_that_never_made_a_session_is_erased_too() -> None:
+    simulation, alice, bob = pair()
+    simulation.fate = nothing_gets_through
+    alice.send(bob)
+    simulation.run(100 * SECOND)
+    (peer,) = alice.device._peers.values()
+    states = [peer._handshake.state]
+    simulation.run(540 * SECOND)
+    states.append(peer._handshake.state)
+    assert states == [HandshakeState.INITIATION_CREATED, HandshakeState.NONE]
+    assert len(alice.device._indices) == 0
+    assert simulation.next_deadline() is None
+
+
+def test_a_device_has_at_most_65536_peers() -> None:
+    simulation = Simulation()
+    alice = simulation.host("alice", "192.0.2.1", "10.0.0.1")
+    peers = tuple(PeerChange(number.to_bytes(32, "big")) for number in range(1, 65_538))
+    with pytest.raises(ConfigurationError) as refused:
+        alice.configure(peers=peers)
+    assert refused.value.errno == errno.EINVAL
+    assert alice.device.state().peers == ()
+    alice.configure(peers=peers[1:])
+    with pytest.raises(ConfigurationError):
+        alice.configure(peers=peers[:1])
+    alice.configure(peers=(PeerChange(peers[1].public_key, remove=True), peers[0]))
+    assert len(alice.device.state().peers) == 65_536
+
+
+def test_thousands_of_due_peers_do_not_act_in_one_turn() -> None:
+    simulation = Simulation()
+    alice = simulation.host("alice", "192.0.2.1", "10.0.0.1")
+    peers = tuple(
+        PeerChange(PrivateKey(simulation.random.randbytes(32)).public_key, endpoint=alice.endpoint)
+        for _ in range(200)
+    )
+    alice.configure(peers=peers)
+    for peer in alice.device._peers.values():
+        peer.set_persistent_keepalive(1, simulation.clock.now())
+        alice.device._reschedule(peer)
+    simulation.settle()
+    simulation.clock.advance(6 * SECOND)
+    before = len(simulation.log)
+    turns = 0
+    while (due := alice.device.next_deadline()) is not None and due <= simulation.clock.boot_ns():
+        alice.device.on_deadline(simulation.clock.now())
+        turns += 1
+        assert len(simulation.log) - before <= 64 * turns
+    assert len(simulation.log) - before == 200
+
+
 # -- load ------------------------------------------------------------------------------------------
 
 
@@ -567,15 +746,48 @@ def test_under_load_a_source_with_a_cookie_gets_its_burst_and_no_more() -> None:
     under_load(bob, simulation)
     alice.send(bob)
     simulation.run(6 * SECOND)
-    # Alice knows bob's cookie now. Replay one good initiation under load: refused by its
-    # timestamp, but counted by the bucket.
-    initiation = simulation.sent(INITIATION)[-1].transit
+    source = simulation.sent(INITIATION)[-1].transit.source
+    # Alice has bob's cookie now. Let her make many initiations with it, 20 ms apart, that get lost.
+    simulation.fate = nothing_gets_through
+    (peer,) = alice.device._peers.values()
+    datagrams = []
+    for _ in range(30):
+        simulation.clock.advance(20 * MILLISECOND)
+        peer._last_handshake_sent_ns = None
+        peer._initiate(simulation.clock.now())
+        datagrams.append(simulation.sent(INITIATION)[-1].transit.datagram)
+    simulation.clock.advance(SECOND)
     under_load(bob, simulation)
-    count = len(simulation.log)
-    message = HandshakeMessage(initiation.datagram, initiation.source)
-    for _ in range(20):
+    began = len(simulation.sent(RESPONSE))
+    for datagram in datagrams:
+        simulation.clock.advance(20 * MILLISECOND)
+        message = HandshakeMessage(datagram, source)
         bob.device.receive_handshake(message, 128, simulation.clock.now())
-    assert len(simulation.log) == count, "neither a response nor a cookie reply"
+    # Five at once and one for each 50 of the 600 ms.
+    answered = len(simulation.sent(RESPONSE)) - began
+    assert 16 <= answered <= 17
+    assert len(simulation.sent(COOKIE_REPLY)) == 1
+
+
+def test_under_load_a_response_has_to_prove_its_source_too() -> None:
+    simulation, alice, bob = pair()
+    under_load(alice, simulation)
+    alice.send(bob)
+    assert [sent.kind for sent in simulation.log] == [INITIATION, RESPONSE, COOKIE_REPLY]
+    assert simulation.log[2].sender == "alice"
+
+
+def test_a_cookie_is_asked_for_under_the_new_public_key() -> None:
+    simulation, alice, bob = pair()
+    bob.private_key = simulation.random.randbytes(32)
+    bob.public_key = PrivateKey(bob.private_key).public_key
+    bob.configure(private_key=bob.private_key)
+    alice.add_peer(bob)
+    under_load(bob, simulation)
+    packet = alice.send(bob)
+    under_load(bob, simulation)
+    simulation.run(6 * SECOND)
+    assert bob.received == [packet]
 
 
 # -- a bad network and a long time -----------------------------------------------------------------

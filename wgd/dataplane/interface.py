@@ -224,6 +224,9 @@ class DataPlane(Protocol):
     def clear_data_sent_unanswered(self, peer: PeerId) -> None:
         """Forget the "first data packet sent" stamp: the control plane has acted on it."""
 
+    def clear_stamps(self, peer: PeerId) -> None:
+        """Forget both "first data packet" stamps, and be disarmed: nothing is unanswered now."""
+
     # -- handshakes ------------------------------------------------------------------------------
 
     def set_mac1_key(self, key: bytes | None) -> None:

@@ -257,6 +257,13 @@ class PortableDataPlane:
         """Forget the "first data packet sent" stamp: the control plane has acted on it."""
         self._state.peers[peer].first_data_sent_unanswered_ns = 0
 
+    def clear_stamps(self, peer: PeerId) -> None:
+        """Forget both "first data packet" stamps, and be disarmed."""
+        known = self._state.peers[peer]
+        known.first_data_sent_unanswered_ns = 0
+        known.first_data_received_unanswered_ns = 0
+        known.check_armed = False
+
     # -- handshakes --------------------------------------------------------------------------------
 
     def set_mac1_key(self, key: bytes | None) -> None:
