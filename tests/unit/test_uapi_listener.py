@@ -13,6 +13,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -153,12 +154,12 @@ def test_what_is_not_a_socket_is_refused(directory: Path) -> None:
 def test_leftover_of_a_dead_predecessor_with_our_pid(directory: Path) -> None:
     seen: list[str] = []
 
-    def spy(self: Path, target: Path) -> Path:
-        seen.append(self.name)
+    def spy(temporary: Path, _path: Path, **_options: Any) -> None:
+        seen.append(temporary.name)
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Path, "rename", spy)
+        patch.setattr(os, "link", spy)
         with pytest.raises(KeyboardInterrupt):
             SocketFile.create(directory, "wg0")
     assert names(directory) == []  # an interrupted start cleans up
@@ -172,7 +173,7 @@ def test_leftover_of_a_dead_predecessor_with_our_pid(directory: Path) -> None:
 
 def test_directory_that_is_a_file(directory: Path) -> None:
     (directory / "file").touch()
-    with pytest.raises(WgdError, match="cannot listen"):
+    with pytest.raises(WgdError, match="/file is there and is not a directory"):
         SocketFile.create(directory / "file", "wg0")
 
 
@@ -190,16 +191,6 @@ def test_good_interface_names(directory: Path, name: str) -> None:
     with created(directory, name) as file:
         assert file.path == directory / f"{name}.sock"
         connect(file.path)
-
-
-def test_longest_path_works_and_one_more_names_both_lengths(directory: Path) -> None:
-    longest = 107 if sys.platform == "linux" else 103
-    room = longest - len(str(directory)) - len("/") - len("/w.sock")
-    with created(directory / ("d" * room), "w") as file:
-        assert len(str(file.path)) == longest
-        connect(file.path)
-    with pytest.raises(WgdError, match=rf"{longest + 1} bytes.*allows {longest};"):
-        SocketFile.create(directory / ("d" * room), "wg")
 
 
 def test_clients_during_start_are_never_refused(directory: Path) -> None:
@@ -225,6 +216,74 @@ def test_clients_during_start_are_never_refused(directory: Path) -> None:
         client.join(timeout=30)
     assert not client.is_alive()
     assert refused == []
+
+
+# -- whose directory -------------------------------------------------------------------------------
+
+
+def as_foreign(directory: Path, mode: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory.chmod(mode)
+    if os.geteuid() == 0:
+        os.chown(directory, 54321, 54321)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 54321)
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775, 0o757, 0o1777, 0o1775, 0o3777, 0o720])
+def test_a_foreign_directory_others_can_write_to_is_refused(
+    directory: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_foreign(directory, mode, monkeypatch)
+    owner = directory.stat().st_uid
+    with pytest.raises(WgdError, match=rf"user {owner} and has mode {mode:04o}.*chmod go-w"):
+        SocketFile.create(directory, "wg0")
+    assert names(directory) == []
+
+
+@pytest.mark.parametrize("mode", [0o755, 0o711, 0o700])
+def test_a_foreign_directory_only_its_owner_writes_to_is_taken(
+    directory: Path, mode: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_foreign(directory, mode, monkeypatch)
+    with created(directory) as file:
+        connect(file.path)
+
+
+@pytest.mark.parametrize(
+    ("mode", "is_taken"),
+    [(0o777, False), (0o757, False), (0o722, False), (0o1777, True), (0o775, True), (0o700, True)],
+)
+def test_an_own_directory_all_can_write_to_needs_the_sticky_bit(
+    directory: Path, mode: int, is_taken: bool
+) -> None:
+    directory.chmod(mode)
+    if is_taken:
+        with created(directory) as file:
+            connect(file.path)
+    else:
+        with pytest.raises(WgdError, match=rf"has mode {mode:04o}.*chmod o-w"):
+            SocketFile.create(directory, "wg0")
+        assert names(directory) == []
+
+
+def test_a_linked_directory_is_judged_by_what_it_is(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, link = directory / "private", directory / "run"
+    real.mkdir()
+    link.symlink_to("private")
+    with created(link) as file:
+        assert file.path == link / "wg0.sock"
+        assert names(real) == ["wg0.sock"]
+        connect(file.path)
+    as_foreign(real, 0o777, monkeypatch)
+    with pytest.raises(WgdError, match="chmod go-w"):
+        SocketFile.create(link, "wg0")
+
+
+def test_a_directory_with_a_nul_is_a_clear_error() -> None:
+    with pytest.raises(WgdError, match="NUL"):
+        SocketFile.create(Path("/tmp/a\0b"), "wg0")
 
 
 # -- remove ----------------------------------------------------------------------------------------
@@ -285,6 +344,27 @@ def test_from_fd_refuses_what_it_cannot_serve(directory: Path) -> None:
         (directory / "gone.sock").unlink()
         with pytest.raises(WgdError, match="cannot be used"):
             SocketFile.from_fd(os.dup(sock.fileno()))
+
+
+def test_of_two_that_start_at_once_one_is_refused(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other one takes the name after we have found it free, before we take it."""
+    with contextlib.ExitStack() as stack:
+        link = os.link
+
+        def link_too_late(*arguments: Any, **options: Any) -> None:
+            monkeypatch.setattr(os, "link", link)
+            with monkeypatch.context() as other:
+                other.setattr(os, "getpid", lambda: 4242)
+                stack.enter_context(created(directory))
+            link(*arguments, **options)
+
+        monkeypatch.setattr(os, "link", link_too_late)
+        with pytest.raises(WgdError, match="in use"):
+            SocketFile.create(directory, "wg0")
+        assert [entry.name for entry in directory.iterdir()] == ["wg0.sock"]
+        connect(directory / "wg0.sock")
 
 
 # -- watch -----------------------------------------------------------------------------------------

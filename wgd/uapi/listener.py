@@ -1,8 +1,11 @@
 """The socket file of one interface: create it, take over a dead one, watch it, remove it.
 
+With it goes, for a tunnel in a sandbox, the file that tells its tunnel's name.
+
 Creating it, in steps: 1 see whether NAME.sock is there and alive; 2 bind under a temporary name;
-3 listen; 4 rename onto NAME.sock. So the file is never there without somebody listening: `wg`
-deletes a socket that refuses a connection. What is ours is told by device and inode, not by name.
+3 listen; 4 give it the name NAME.sock. So the file is never there without somebody listening: `wg`
+deletes a socket that refuses a connection. 5 write the name file, if there is to be one. What is
+ours is told by device and inode, not by name.
 """
 
 import asyncio
@@ -18,15 +21,14 @@ from typing import Final, Protocol
 
 from wgd.errors import WgdError
 from wgd.interface_name import check_interface_name
+from wgd.uapi.name_file import NameFile, check_tunnel_name
+from wgd.uapi.paths import connect_address
 
 logger = logging.getLogger(__name__)
 
 BACKLOG: Final = 1024
 """Connections waiting to be accepted. On BSD a full backlog looks like a dead socket, and `wg`
 deletes those."""
-
-SUN_PATH_SIZE: Final = 108 if sys.platform == "linux" else 104
-"""Bytes of `sun_path`, the terminating NUL included."""
 
 _SUFFIX: Final = ".sock"
 _TEMPORARY_DIGITS: Final = 4
@@ -50,21 +52,41 @@ class SocketFile:
         self.sock = sock
         self.path = path
         self._identity = identity
+        self._name_file: NameFile | None = None
         self._watch: FileWatch | None = None
 
     @classmethod
-    def create(cls, directory: Path, interface_name: str) -> "SocketFile":
+    def create(
+        cls, directory: Path, interface_name: str, *, tunnel_name: str | None = None
+    ) -> "SocketFile":
         """Listen on `directory`/`interface_name`.sock, readable and writable by the owner only.
 
-        The directory is made when missing. Raises WgdError: a bad name, a path too long, a socket
-        in use, something there that is not a socket, or the system's refusal.
+        The directory is made when missing. With a `tunnel_name`, its NameFile comes and goes with
+        the socket. Raises WgdError, and leaves no file behind: a bad name, a path too long, a
+        directory others can write to, a socket in use, something there that is not a socket, or
+        the system's refusal.
         """
         check_interface_name(interface_name)
-        path = directory.absolute() / f"{interface_name}{_SUFFIX}"
+        if tunnel_name is not None:
+            check_tunnel_name(tunnel_name)
+        if "\0" in os.fspath(directory):
+            raise WgdError(f"{os.fspath(directory)!r} is not a directory: leave the NUL out")
+        file = cls._listen(directory.absolute() / f"{interface_name}{_SUFFIX}", interface_name)
+        if tunnel_name is not None:
+            try:
+                file.write_name_file(tunnel_name, interface_name)
+            except BaseException:
+                file.remove()
+                file.sock.close()
+                raise
+        return file
+
+    @classmethod
+    def _listen(cls, path: Path, interface_name: str) -> "SocketFile":
         temporary = path.with_name(_temporary_name(interface_name))
-        _check_length(path)
         try:
-            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            _make_directory(path.parent)
+            _check_directory(path.parent)
             _check_free(path)
             sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
@@ -76,7 +98,7 @@ class SocketFile:
             identity = _identity(temporary)
             sock.listen(BACKLOG)
             sock.setblocking(False)
-            temporary.rename(path)
+            _publish(temporary, path)
         except BaseException as error:
             sock.close()
             temporary.unlink(missing_ok=True)
@@ -108,6 +130,10 @@ class SocketFile:
             raise
         return cls(sock, path, identity)
 
+    def write_name_file(self, tunnel_name: str, interface_name: str) -> None:
+        """Put a NameFile beside the socket, which goes with it. Raises WgdError."""
+        self._name_file = NameFile.create(self.path.parent, tunnel_name, interface_name)
+
     def is_ours(self) -> bool:
         """Whether the file at `path` is still the one that was put there."""
         try:
@@ -131,8 +157,10 @@ class SocketFile:
         loop.call_soon(check)
 
     def remove(self) -> None:
-        """Unlink the file if it is still ours, and stop watching it."""
+        """Unlink the file and its name file, each if it is still ours, and stop watching."""
         self._stop_watching()
+        if self._name_file is not None:
+            self._name_file.remove()
         if self.is_ours():
             self.path.unlink(missing_ok=True)
 
@@ -158,6 +186,10 @@ def watch_file(
         from wgd.uapi.inotify import InotifyWatch
 
         return InotifyWatch(path, loop, on_change)
+    if sys.platform == "darwin":
+        from wgd.uapi.kqueue import KqueueWatch
+
+        return KqueueWatch(path, loop, on_change)
     logger.warning("event=uapi_socket_not_watched path=%s platform=%s", path, sys.platform)
     return _NoWatch()
 
@@ -192,13 +224,23 @@ def _path_of(sock: socket.socket) -> Path:
     return final if len(path.name) == len(final.name) and not path.exists() else path
 
 
-def _check_length(path: Path) -> None:
-    size = len(os.fsencode(path)) + 1
-    if size > SUN_PATH_SIZE:
-        raise WgdError(
-            f"socket path {path} is {size - 1} bytes long, and this system allows "
-            f"{SUN_PATH_SIZE - 1}; use a shorter directory"
-        )
+def _check_directory(directory: Path) -> None:
+    """Raise WgdError if others could put another socket in place of ours, and be told our keys.
+
+    A link is followed: /var/run is one on macOS.
+    """
+    status = directory.stat()
+    mode = stat.S_IMODE(status.st_mode)
+    refusal = (
+        f"directory {directory} belongs to user {status.st_uid} and has mode {mode:04o}, so others "
+        "can replace the socket: "
+    )
+    if status.st_uid not in (0, os.geteuid()):
+        # The sticky bit does not help: it lets the directory's owner do everything.
+        if mode & (stat.S_IWGRP | stat.S_IWOTH):
+            raise WgdError(f"{refusal}chown it to user {os.geteuid()}, or chmod go-w")
+    elif mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+        raise WgdError(f"{refusal}chmod o-w")
 
 
 def _check_free(path: Path) -> None:
@@ -209,9 +251,12 @@ def _check_free(path: Path) -> None:
         return
     if not stat.S_ISSOCK(mode):
         raise WgdError(f"{path} is there and is not a socket; move it away")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe,
+        connect_address(path) as address,
+    ):
         probe.setblocking(False)
-        number = probe.connect_ex(os.fspath(path))
+        number = probe.connect_ex(address)
     if number in (errno.ECONNREFUSED, errno.ENOENT):
         return
     if number in (0, errno.EAGAIN, errno.EPROTOTYPE):  # EAGAIN: alive, with a full backlog
@@ -219,17 +264,42 @@ def _check_free(path: Path) -> None:
     raise OSError(number, os.strerror(number))
 
 
+def _make_directory(directory: Path) -> None:
+    try:
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except FileExistsError:
+        raise WgdError(f"{directory} is there and is not a directory; move it away") from None
+
+
+def _publish(temporary: Path, path: Path) -> None:
+    """Give the socket at `temporary` its name, in place of a dead one, but never of a live one.
+
+    Somebody else may start with the same name at this very moment: linking fails if he was first.
+    """
+    _check_free(path)
+    path.unlink(missing_ok=True)
+    try:
+        os.link(temporary, path, follow_symlinks=False)
+    except FileExistsError:
+        raise WgdError(f"{path} is in use by another process; stop that one first") from None
+    except OSError:  # a file system without hard links
+        temporary.rename(path)
+    else:
+        temporary.unlink()
+
+
 def _bind_private(sock: socket.socket, path: Path) -> None:
     """Bind with mode 0600 from the first moment on, whatever the umask."""
-    if sys.platform == "linux":
-        os.fchmod(sock.fileno(), 0o600)
-        sock.bind(os.fspath(path))
-    else:
-        umask = os.umask(0o177)
-        try:
-            sock.bind(os.fspath(path))
-        finally:
-            os.umask(umask)
+    with connect_address(path) as address:
+        if sys.platform == "linux":
+            os.fchmod(sock.fileno(), 0o600)
+            sock.bind(address)
+        else:
+            umask = os.umask(0o177)
+            try:
+                sock.bind(address)
+            finally:
+                os.umask(umask)
     path.chmod(0o600)
 
 
