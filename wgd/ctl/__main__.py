@@ -1,0 +1,5 @@
+"""`python -m wgd.ctl` is `wgdctl`."""
+
+from wgd.ctl.main import main
+
+main()
