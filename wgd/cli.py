@@ -6,13 +6,23 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
-from typing import NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from wgd import __version__
 from wgd.background import Ready, ensure_standard_descriptors, run_in_background
 from wgd.errors import WgdError
 from wgd.interface_name import check_interface_name
 from wgd.logs import LEVELS, Logs
+from wgd.uapi.socket_policy import (
+    DEFAULT_BUNDLE_IDS,
+    SocketPolicy,
+    choose_place,
+    home_directory,
+)
+
+if TYPE_CHECKING:
+    from wgd.daemon import Options
 
 _ENVIRONMENT = """\
 environment:
@@ -20,6 +30,8 @@ environment:
   WG_PROCESS_FOREGROUND=1         the same as --foreground
   WG_TUN_FD=N                     use the TUN device open as descriptor N
   WG_UAPI_FD=N                    use the listening UAPI socket open as descriptor N
+  WG_TUN_NAME_FILE=FILE           macOS: where to write the name that "utun" became
+  WGD_UAPI_POLICY, WGD_UAPI_DIR   the same as the options
 """
 
 
@@ -56,6 +68,26 @@ def _run(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> int
     parser.add_argument(
         "-f", "--foreground", action="store_true", help="stay in the foreground and log to stdout"
     )
+    parser.add_argument(
+        "--uapi-policy",
+        choices=[policy.value for policy in SocketPolicy],
+        default=environment.get("WGD_UAPI_POLICY") or SocketPolicy.AUTO.value,
+        help="where the UAPI socket goes: the system's directory, the macOS sandbox's container "
+        "that HOME is in, whichever of the two fits (auto, the default), or nowhere (off)",
+    )
+    parser.add_argument(
+        "--uapi-dir",
+        metavar="DIR",
+        default=environment.get("WGD_UAPI_DIR") or None,
+        help="put the UAPI socket into this directory",
+    )
+    parser.add_argument(
+        "--sandbox-bundle-id",
+        metavar="ID",
+        action="append",
+        help="whose container counts as the sandbox; may be repeated "
+        f"(default: {DEFAULT_BUNDLE_IDS[0]})",
+    )
     parser.add_argument("--version", action="version", version=f"wgd {__version__}")
     parsed = parser.parse_args(arguments)
 
@@ -63,32 +95,47 @@ def _run(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> int
     check_interface_name(interface)
     level = environment.get("LOG_LEVEL", "")
     foreground = parsed.foreground or environment.get("WG_PROCESS_FOREGROUND") == "1"
+    place = choose_place(
+        _policy(parsed.uapi_policy),
+        directory=Path(parsed.uapi_dir).absolute() if parsed.uapi_dir else None,
+        bundle_ids=parsed.sandbox_bundle_id or DEFAULT_BUNDLE_IDS,
+        home=home_directory(environment),
+    )
     tun_fd = _descriptor(environment, "WG_TUN_FD")
     uapi_fd = _descriptor(environment, "WG_UAPI_FD")
 
     def serve(ready: Ready) -> int:
-        return _serve(interface, tun_fd, uapi_fd, level or "error", ready)
+        # Imported here, so that a bad name or --help does not wait for the crypto library.
+        from wgd.daemon import Options
+
+        return _serve(Options(interface, place, tun_fd, uapi_fd), level or "error", ready)
 
     if foreground:
         return serve(lambda: None)
     return run_in_background(serve, keep_output=level not in ("", "silent"))
 
 
-def _serve(
-    interface: str, tun_fd: int | None, uapi_fd: int | None, level: str, ready: Ready
-) -> int:
-    # Imported here, so that a bad name or --help does not wait for the crypto library.
-    from wgd.daemon import Options, serve
+def _serve(options: "Options", level: str, ready: Ready) -> int:
+    from wgd.daemon import serve
 
-    log = Logs(level if level in LEVELS else "error", interface)
+    log = Logs(level if level in LEVELS else "error", options.interface)
     try:
-        serve(Options(interface, tun_fd, uapi_fd), ready)
+        serve(options, ready)
     except (WgdError, OSError) as error:
         sys.stderr.write(f"wgd: {error}\n")
         return 1
     finally:
         log.close()
     return 0
+
+
+def _policy(text: str) -> SocketPolicy:
+    """Return the policy of that name; argparse does not check what the environment says."""
+    try:
+        return SocketPolicy(text)
+    except ValueError:
+        names = ", ".join(policy.value for policy in SocketPolicy)
+        raise WgdError(f"WGD_UAPI_POLICY={text!r} is no policy: give one of {names}") from None
 
 
 def _descriptor(environment: Mapping[str, str], name: str) -> int | None:

@@ -1,4 +1,4 @@
-"""One process: start, readiness, signals and the orderly end. Only this file knows every adapter.
+"""One process: start, readiness, signals and the orderly end. `platforms` knows the adapters.
 
 The order is wireguard-go's: the TUN device, then the UAPI socket, then ready. It ends when it is
 told to (SIGINT, SIGTERM, and in the foreground SIGHUP) or when what it serves is gone: the TUN
@@ -10,9 +10,9 @@ import asyncio
 import contextlib
 import logging
 import signal
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final
+from functools import partial
 
 import uvloop
 
@@ -20,24 +20,25 @@ from wgd.background import Ready
 from wgd.clock import SystemClock
 from wgd.dataplane.portable import PortableDataPlane
 from wgd.errors import WgdError
-from wgd.net.link import LinkWatcher
-from wgd.net.routes import RouteWatcher, source_is_valid
-from wgd.net.udp import open_sockets
-from wgd.tun.linux import LinuxTun
+from wgd.platforms import Platform, SystemTun, this_platform
+from wgd.tun.name_file import write_name_file
 from wgd.tunnel import Tunnel
 from wgd.uapi.listener import SocketFile
 from wgd.uapi.server import UapiServer
+from wgd.uapi.socket_policy import SocketPlace
 
 logger = logging.getLogger(__name__)
-
-SOCKET_DIRECTORY: Final = Path("/var/run/wireguard")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the daemon is asked to do; a descriptor that is given is used instead of a new one."""
+    """What the daemon is asked to do; a descriptor that is given is used instead of a new one.
+
+    `uapi_place` is where the UAPI socket goes, None for nowhere.
+    """
 
     interface: str
+    uapi_place: SocketPlace | None
     tun_fd: int | None = None
     uapi_fd: int | None = None
 
@@ -61,7 +62,8 @@ async def _serve(options: Options, ready: Ready) -> None:
             loop.add_signal_handler(number, end, number.name)
 
     async with contextlib.AsyncExitStack() as opened:
-        tun = opened.enter_context(contextlib.closing(_open_tun(options)))
+        platform = this_platform()
+        tun = opened.enter_context(contextlib.closing(_open_tun(platform, options)))
         clock = SystemClock()
         dataplane = PortableDataPlane(tun, clock)
         dataplane.start(loop)
@@ -70,8 +72,8 @@ async def _serve(options: Options, ready: Ready) -> None:
             loop,
             dataplane,
             clock=clock,
-            open_sockets=open_sockets,
-            source_is_valid=source_is_valid,
+            open_sockets=platform.open_sockets,
+            source_is_valid=platform.source_is_valid,
             on_gone=end,
         )
         opened.callback(tunnel.close)
@@ -79,36 +81,61 @@ async def _serve(options: Options, ready: Ready) -> None:
         server = UapiServer(tunnel)
         opened.push_async_callback(server.close)
         socket_file = _open_socket(options, tun.name)
-        opened.callback(socket_file.remove)
-        socket_file.watch(loop, lambda: end("the UAPI socket was removed or replaced"))
-        await server.start(socket_file.sock)
+        write_name_file(options.interface, tun.name)
+        if socket_file is not None:
+            opened.callback(socket_file.remove)
+            socket_file.watch(loop, partial(_socket_lost, options.uapi_place, end))
+            await server.start(socket_file.sock)
 
         # Listens from here on; what is slow to load it loads when the loop runs, after `ready`.
-        link = LinkWatcher(
-            loop, tun, on_link=tunnel.link_changed, on_mtu=tunnel.mtu_changed, on_gone=end
+        link = platform.watch_link(
+            loop, on_link=tunnel.link_changed, on_mtu=tunnel.mtu_changed, on_gone=end
         )
         opened.callback(link.close)
-        routes = RouteWatcher(loop, tunnel.routes_changed)
-        opened.callback(routes.close)
+        network = platform.watch_network(
+            loop, on_routes_change=tunnel.routes_changed, on_network_change=tunnel.rebind
+        )
+        opened.callback(network.close)
 
         logger.info("event=ready")
         ready()
         logger.info("event=ending reason=%r", await ended)
 
 
-def _open_tun(options: Options) -> LinuxTun:
-    if options.tun_fd is not None:
-        try:
-            return LinuxTun.from_fd(options.tun_fd)
-        except WgdError as error:
+def _open_tun(platform: Platform, options: Options) -> SystemTun:
+    try:
+        return platform.open_tun(options.interface, options.tun_fd)
+    except WgdError as error:
+        if options.tun_fd is not None:
             raise WgdError(f"WG_TUN_FD: {error}") from error
-    return LinuxTun.create(options.interface)
+        raise
 
 
-def _open_socket(options: Options, name: str) -> SocketFile:
+def _open_socket(options: Options, name: str) -> SocketFile | None:
+    """Return the UAPI socket; None if there shall be none, or cannot be one in the sandbox.
+
+    A tunnel in the sandbox is somebody's way out: it works without a socket rather than not at all.
+    """
     if options.uapi_fd is not None:
         try:
             return SocketFile.from_fd(options.uapi_fd)
         except WgdError as error:
             raise WgdError(f"WG_UAPI_FD: {error}") from error
-    return SocketFile.create(SOCKET_DIRECTORY, name)
+    place = options.uapi_place
+    if place is None:
+        return None
+    try:
+        return SocketFile.create(place.directory, name)
+    except WgdError as error:
+        if not place.is_sandbox:
+            raise
+        logger.error("event=uapi_unavailable reason=%r", str(error))  # noqa: TRY400 - that is all
+        return None
+
+
+def _socket_lost(place: SocketPlace | None, end: Callable[[str], None]) -> None:
+    reason = "the UAPI socket was removed or replaced"
+    if place is not None and place.is_sandbox:
+        logger.error("event=uapi_lost reason=%r", reason)
+    else:
+        end(reason)

@@ -51,18 +51,18 @@ def test_a_hundred_idle_peers_cost_no_system_call_in_a_minute(testbed: Testbed) 
 
         trace = testbed.directory / "trace"
         with subprocess.Popen(
-            ["strace", "-f", "-qq", "-o", str(trace), "-p", str(daemon.pid)]
+            ["strace", "-f", "-qq", "-tt", "-o", str(trace), "-p", str(daemon.pid)]
         ) as strace:
             time.sleep(IDLE_SECONDS)  # the minute that is measured
             strace.terminate()
-        # strace shows the wait it found the daemon in, and that it left it there.
-        calls = [
+        # strace shows the wait it found the daemon in (and may itself interrupt), and that it left
+        # it there.
+        lines = [
             line
             for line in trace.read_text().splitlines()
-            if "epoll" not in line and "detached" not in line
+            if "detached" not in line and "EINTR" not in line
         ]
-        waits = trace.read_text().count("epoll")
-        assert calls == []
-        assert waits <= 1
+        assert [line for line in lines if "epoll" not in line] == []
+        assert len(lines) <= 1, lines
     finally:
         crowd.communicate()

@@ -18,8 +18,12 @@ import logging
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from typing import Protocol
+
+if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
+    raise ImportError("this module is for Linux")
 
 from wgd.net import netlink
 from wgd.net.namespaces import is_own_namespace

@@ -8,7 +8,11 @@ imported by the first call that has a message to encode or decode.
 import contextlib
 import os
 import socket
+import sys
 from typing import Any, NamedTuple
+
+if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
+    raise ImportError("this module is for Linux")
 
 RECEIVE_SIZE = 65_536  # bytes; a link message with all its attributes is about 1,500
 REQUEST_TIMEOUT_SECONDS = 1.0  # the kernel answers in microseconds, before send() returns

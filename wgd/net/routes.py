@@ -9,7 +9,11 @@ costs a few wake-ups a second. An idle daemon makes no system calls here.
 import asyncio
 import ipaddress
 import socket
+import sys
 from collections.abc import Callable
+
+if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
+    raise ImportError("this module is for Linux")
 
 from wgd.addresses import Endpoint
 from wgd.net import netlink

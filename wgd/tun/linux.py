@@ -17,8 +17,12 @@ import fcntl
 import os
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from typing import TypeVar
+
+if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
+    raise ImportError("this module is for Linux")
 
 import pytun
 

@@ -1,0 +1,54 @@
+"""The Linux adapters, put together for one tunnel: see `wgd.platforms`."""
+
+import asyncio
+import sys
+from collections.abc import Callable
+
+if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
+    raise ImportError("this module is for Linux")
+
+from wgd.addresses import Endpoint
+from wgd.net import routes, udp
+from wgd.net.link import LinkWatcher
+from wgd.net.routes import RouteWatcher
+from wgd.tun.linux import LinuxTun
+
+
+class LinuxPlatform:
+    """TUN, sockets, link and route events on Linux. `open_tun` comes first."""
+
+    _tun: LinuxTun
+
+    def open_tun(self, name: str, fd: int | None) -> LinuxTun:
+        """Make the TUN device `name`, or take over the one behind `fd`. Raises WgdError."""
+        self._tun = LinuxTun.create(name) if fd is None else LinuxTun.from_fd(fd)
+        return self._tun
+
+    def open_sockets(self, port: int, fwmark: int) -> tuple[list[udp.UdpSocket], int]:
+        """Open UDP sockets; see `wgd.tunnel.OpenSockets`."""
+        return udp.open_sockets(port, fwmark)
+
+    def source_is_valid(self, endpoint: Endpoint, fwmark: int) -> bool:
+        """Judge a pinned source; see `wgd.tunnel.SourceIsValid`."""
+        return routes.source_is_valid(endpoint, fwmark)
+
+    def watch_link(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_link: Callable[[bool], None],
+        on_mtu: Callable[[int], None],
+        on_gone: Callable[[str], None],
+    ) -> LinkWatcher:
+        """Watch the TUN device that was opened. Raises OSError."""
+        return LinkWatcher(loop, self._tun, on_link=on_link, on_mtu=on_mtu, on_gone=on_gone)
+
+    def watch_network(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        on_routes_change: Callable[[], None],
+        on_network_change: Callable[[], None],  # noqa: ARG002 - UDP sockets survive all changes
+    ) -> RouteWatcher:
+        """Watch the network under the tunnel. Raises OSError."""
+        return RouteWatcher(loop, on_routes_change)
