@@ -12,7 +12,6 @@ import logging
 import signal
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import uvloop
 
@@ -25,6 +24,7 @@ from wgd.tun.name_file import write_name_file
 from wgd.tunnel import Tunnel
 from wgd.uapi.listener import SocketFile
 from wgd.uapi.server import UapiServer
+from wgd.uapi.service import UapiService
 from wgd.uapi.socket_policy import SocketPlace
 
 logger = logging.getLogger(__name__)
@@ -78,14 +78,8 @@ async def _serve(options: Options, ready: Ready) -> None:
         )
         opened.callback(tunnel.close)
 
-        server = UapiServer(tunnel)
-        opened.push_async_callback(server.close)
-        socket_file = _open_socket(options, tun.name)
+        await _serve_uapi(opened, options, tunnel, tun.name, end)
         write_name_file(options.interface, tun.name)
-        if socket_file is not None:
-            opened.callback(socket_file.remove)
-            socket_file.watch(loop, partial(_socket_lost, options.uapi_place, end))
-            await server.start(socket_file.sock)
 
         # Listens from here on; what is slow to load it loads when the loop runs, after `ready`.
         link = platform.watch_link(
@@ -111,31 +105,41 @@ def _open_tun(platform: Platform, options: Options) -> SystemTun:
         raise
 
 
-def _open_socket(options: Options, name: str) -> SocketFile | None:
-    """Return the UAPI socket; None if there shall be none, or cannot be one in the sandbox.
+async def _serve_uapi(
+    opened: contextlib.AsyncExitStack,
+    options: Options,
+    tunnel: Tunnel,
+    name: str,
+    end: Callable[[str], None],
+) -> None:
+    """Serve the UAPI socket, if there shall be one, until `opened` is closed.
 
-    A tunnel in the sandbox is somebody's way out: it works without a socket rather than not at all.
+    Its failure or loss is the daemon's end, but not in the sandbox: a tunnel there is somebody's
+    way out, and goes on without.
     """
+    loop = asyncio.get_running_loop()
+    place = options.uapi_place
+    if options.uapi_fd is None:
+        if place is None:
+            return
+        if place.is_sandbox:
+            service = UapiService(loop, tunnel, place, name)
+            opened.push_async_callback(service.close)
+            await service.start()
+            return
+    server = UapiServer(tunnel)
+    opened.push_async_callback(server.close)
+    socket_file = _open_socket(options, name)
+    opened.callback(socket_file.remove)
+    socket_file.watch(loop, lambda: end("the UAPI socket was removed or replaced"))
+    await server.start(socket_file.sock)
+
+
+def _open_socket(options: Options, name: str) -> SocketFile:
     if options.uapi_fd is not None:
         try:
             return SocketFile.from_fd(options.uapi_fd)
         except WgdError as error:
             raise WgdError(f"WG_UAPI_FD: {error}") from error
-    place = options.uapi_place
-    if place is None:
-        return None
-    try:
-        return SocketFile.create(place.directory, name)
-    except WgdError as error:
-        if not place.is_sandbox:
-            raise
-        logger.error("event=uapi_unavailable reason=%r", str(error))  # noqa: TRY400 - that is all
-        return None
-
-
-def _socket_lost(place: SocketPlace | None, end: Callable[[str], None]) -> None:
-    reason = "the UAPI socket was removed or replaced"
-    if place is not None and place.is_sandbox:
-        logger.error("event=uapi_lost reason=%r", reason)
-    else:
-        end(reason)
+    assert options.uapi_place is not None  # noqa: S101 - the caller has looked
+    return SocketFile.create(options.uapi_place.directory, name)

@@ -19,12 +19,17 @@ from typing import Final
 from wgd.errors import WgdError
 
 _IN_ATTRIB: Final = 0x00000004
+_IN_MOVED_FROM: Final = 0x00000040
+_IN_MOVED_TO: Final = 0x00000080
+_IN_CREATE: Final = 0x00000100
+_IN_DELETE: Final = 0x00000200
 _IN_DELETE_SELF: Final = 0x00000400
 _IN_MOVE_SELF: Final = 0x00000800
 # A bound socket lives on after its file is deleted or replaced: what is seen is the link count,
 # an attribute. The same event is a chmod or chown, which the callback finds harmless.
 _FILE_MASK: Final = _IN_ATTRIB | _IN_DELETE_SELF | _IN_MOVE_SELF
 _DIRECTORY_MASK: Final = _IN_DELETE_SELF | _IN_MOVE_SELF
+_ENTRIES_MASK: Final = _DIRECTORY_MASK | _IN_MOVED_FROM | _IN_MOVED_TO | _IN_CREATE | _IN_DELETE
 # One read per wake-up; what does not fit wakes the loop again. Never too small for one event.
 _READ_SIZE: Final = 64 * 1024
 
@@ -37,11 +42,18 @@ _CURES: Final = {
 class InotifyWatch:
     """Calls `on_change` from `loop` after something happened to `path` or to its directory.
 
-    A file that is not there is no error. Raises WgdError when the kernel refuses, naming its limit.
+    With `entries`, `path` is a directory and `on_change` is called when something comes to be or
+    ceases to be in it. A file that is not there is no error. Raises WgdError when the kernel
+    refuses, naming its limit.
     """
 
     def __init__(
-        self, path: Path, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]
+        self,
+        path: Path,
+        loop: asyncio.AbstractEventLoop,
+        on_change: Callable[[], None],
+        *,
+        entries: bool = False,
     ) -> None:
         self._loop = loop
         self._on_change = on_change
@@ -49,9 +61,10 @@ class InotifyWatch:
         self._fd: int = self._libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
         if self._fd < 0:
             raise _refused(path, ctypes.get_errno())
-        for watched, mask in ((path.parent, _DIRECTORY_MASK), (path, _FILE_MASK)):
+        watches = [(path.parent, _DIRECTORY_MASK), (path, _FILE_MASK)]
+        for watched, mask in [(path, _ENTRIES_MASK)] if entries else watches:
             number = self._add(watched, mask)
-            if number and not (number == errno.ENOENT and watched is path):
+            if number and not (number == errno.ENOENT and watched is path and not entries):
                 os.close(self._fd)
                 raise _refused(watched, number)
         loop.add_reader(self._fd, self._on_readable)

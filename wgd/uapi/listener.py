@@ -194,6 +194,21 @@ def watch_file(
     return _NoWatch()
 
 
+def watch_entries(
+    directory: Path, loop: asyncio.AbstractEventLoop, on_change: Callable[[], None]
+) -> FileWatch:
+    """Call `on_change` when something comes to be or ceases to be in `directory`.
+
+    Raises WgdError or OSError if the directory cannot be watched. Where wgd knows no way, says so
+    in the log and never calls.
+    """
+    if sys.platform == "linux":
+        from wgd.uapi.inotify import InotifyWatch
+
+        return InotifyWatch(directory, loop, on_change, entries=True)
+    return watch_file(directory / "any", loop, on_change)  # kqueue watches the directory of a file
+
+
 def _temporary_name(interface_name: str) -> str:
     """Return a name of this process, as long as the final one: it must fit where that fits.
 

@@ -1,0 +1,147 @@
+"""A tunnel inside another program: a Network Extension, a test, anything that owns a TUN.
+
+Nothing is daemonised, no signal is touched and nothing is global: a process may have several
+tunnels, each on the running asyncio loop. The host owns the TUN and its addresses and routes.
+
+    tunnel = await EmbeddedTunnel.start(tun, change)        # or start_from_fd(fd, change)
+    tunnel.set(another_change); tunnel.get()
+    await tunnel.stop()
+
+docs/embedding.md has an example that runs.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+
+from wgd.clock import SystemClock
+from wgd.configuration import DeviceChange, DeviceState
+from wgd.constants import DEFAULT_MTU
+from wgd.dataplane.interface import Tun
+from wgd.dataplane.portable import PortableDataPlane
+from wgd.platforms import Platform, this_platform
+from wgd.tunnel import Tunnel
+from wgd.uapi.service import UapiService
+from wgd.uapi.socket_policy import SocketPlace
+
+logger = logging.getLogger(__name__)
+
+
+class EmbeddedTunnel:
+    """A running tunnel. Use `start` or `start_from_fd`; its methods belong to the loop's thread."""
+
+    def __init__(self, tunnel: Tunnel, opened: contextlib.AsyncExitStack) -> None:
+        self._tunnel = tunnel
+        self._opened = opened
+
+    @classmethod
+    async def start(
+        cls,
+        tun: Tun,
+        change: DeviceChange,
+        *,
+        mtu: int = DEFAULT_MTU,
+        on_gone: Callable[[str], None] | None = None,
+        uapi_place: SocketPlace | None = None,
+        interface_name: str = "wgd",
+        tunnel_name: str | None = None,
+    ) -> "EmbeddedTunnel":
+        """Start a tunnel on `tun`, which is up, has this MTU (bytes) and stays the caller's.
+
+        `on_gone` is called with a reason when the TUN has disappeared; `stop` is still due. With a
+        `uapi_place` (see `wgd.uapi.socket_policy.choose_place`) there is a UAPI socket
+        `interface_name`.sock whenever that can be made, and beside it a file `tunnel_name`.name.
+
+        Raises ConfigurationError, and leaves nothing behind, if `change` cannot be applied.
+        """
+        async with contextlib.AsyncExitStack() as opened:
+            tunnel = _open(opened, this_platform(), tun, on_gone or _log_gone)
+            tunnel.mtu_changed(mtu)
+            tunnel.set(change)
+            tunnel.link_changed(True)
+            if uapi_place is not None:
+                await _serve(opened, tunnel, uapi_place, interface_name, tunnel_name)
+            return cls(tunnel, opened.pop_all())
+
+    @classmethod
+    async def start_from_fd(
+        cls,
+        fd: int,
+        change: DeviceChange,
+        *,
+        on_gone: Callable[[str], None] | None = None,
+        uapi_place: SocketPlace | None = None,
+        tunnel_name: str | None = None,
+    ) -> "EmbeddedTunnel":
+        """Start a tunnel on the TUN (utun) device behind `fd`, and follow its link and MTU.
+
+        Owns `fd` from now on. The rest is as with `start`; also raises WgdError for a descriptor
+        that is no TUN device, and OSError if the system's events cannot be had.
+        """
+        loop = asyncio.get_running_loop()
+        platform = this_platform()
+        on_gone = on_gone or _log_gone
+        async with contextlib.AsyncExitStack() as opened:
+            tun = opened.enter_context(contextlib.closing(platform.open_tun("utun", fd)))
+            tunnel = _open(opened, platform, tun, on_gone)
+            tunnel.set(change)
+            link = platform.watch_link(
+                loop, on_link=tunnel.link_changed, on_mtu=tunnel.mtu_changed, on_gone=on_gone
+            )
+            opened.callback(link.close)
+            network = platform.watch_network(
+                loop, on_routes_change=tunnel.routes_changed, on_network_change=tunnel.rebind
+            )
+            opened.callback(network.close)
+            if uapi_place is not None:
+                await _serve(opened, tunnel, uapi_place, tun.name, tunnel_name)
+            return cls(tunnel, opened.pop_all())
+
+    def get(self) -> DeviceState:
+        """Return a consistent snapshot."""
+        return self._tunnel.get()
+
+    def set(self, change: DeviceChange) -> None:
+        """Apply a change whole, or raise ConfigurationError and change nothing."""
+        self._tunnel.set(change)
+
+    async def stop(self) -> None:
+        """End the sessions and give everything back; once or more."""
+        await self._opened.aclose()
+
+
+def _open(
+    opened: contextlib.AsyncExitStack, platform: Platform, tun: Tun, on_gone: Callable[[str], None]
+) -> Tunnel:
+    loop = asyncio.get_running_loop()
+    clock = SystemClock()
+    dataplane = PortableDataPlane(tun, clock)
+    dataplane.start(loop)
+    opened.callback(dataplane.stop)
+    tunnel = Tunnel(
+        loop,
+        dataplane,
+        clock=clock,
+        open_sockets=platform.open_sockets,
+        source_is_valid=platform.source_is_valid,
+        on_gone=on_gone,
+    )
+    opened.callback(tunnel.close)
+    return tunnel
+
+
+async def _serve(
+    opened: contextlib.AsyncExitStack,
+    tunnel: Tunnel,
+    place: SocketPlace,
+    interface_name: str,
+    tunnel_name: str | None,
+) -> None:
+    service = UapiService(asyncio.get_running_loop(), tunnel, place, interface_name, tunnel_name)
+    opened.push_async_callback(service.close)
+    await service.start()
+
+
+def _log_gone(reason: str) -> None:
+    logger.error("event=tun_gone reason=%r", reason)
