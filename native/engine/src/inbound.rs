@@ -1,0 +1,306 @@
+//! From UDP to the TUN:
+//!
+//! 1 receive messages, each of which may be many datagrams that the kernel has put together (GRO);
+//! 2 what is not a transport message is offered to the queue of handshake messages;
+//! 3 the receiver index finds the session, which must not be too old;
+//! 4 each packet is opened in place, and only if it is authentic its counter goes to the replay
+//!   window;
+//! 5 once for all neighbours of a session: the peer roams to where they came from, stamps and
+//!   counters are set, a first packet under the next keypair makes it the current one and what was
+//!   staged is sent, and a keypair close to its end asks for its renewal;
+//! 6 each inner packet is cut to its own length, its source must be routed to this very peer;
+//! 7 neighbours of one flow are put together (see `offload::coalesce`);
+//! 8 and written to the TUN. An empty packet (a keepalive) ends before 6.
+
+use std::io::{self, ErrorKind, IoSlice};
+use std::ops::Range;
+use std::sync::Arc;
+
+use crate::aead::TAG_SIZE;
+use crate::endpoint::Endpoint;
+use crate::engine::Engine;
+use crate::io::{MESSAGES, Message, Received, Socket, Tun};
+use crate::offload::{Coalescer, Kind, Run, VirtioHeader};
+use crate::outbound::{Drained, is_closed};
+use crate::packet::source_and_length;
+use crate::peer::Peer;
+use crate::routes::RouteCache;
+use crate::sender::{HEADER_SIZE, Sender, TRANSPORT};
+use crate::session::Session;
+
+const MIN_SIZE: usize = HEADER_SIZE + TAG_SIZE;
+
+/// One inbound way. Nothing in here fails because of what a datagram holds.
+pub struct Inbound {
+    received: Received,
+    way: Way,
+    coalescer: Coalescer,
+}
+
+/// All but the buffers.
+struct Way {
+    neighbours: Option<Neighbours>,
+    /// Where in the buffer the packets are that the neighbours opened, padding included.
+    opened: Vec<Range<usize>>,
+    sender: Sender,
+    routes: RouteCache,
+}
+
+/// Datagrams of one session that came one after the other from one place.
+struct Neighbours {
+    peer: Arc<Peer>,
+    session: Arc<Session>,
+    received_bytes: u64,
+    are_data: bool,
+    is_any_authentic: bool,
+}
+
+impl Inbound {
+    /// A way that nothing came on.
+    pub fn new() -> Self {
+        Self {
+            received: Received::new(),
+            way: Way {
+                neighbours: None,
+                opened: Vec::new(),
+                sender: Sender::new(),
+                routes: RouteCache::new(),
+            },
+            coalescer: Coalescer::new(),
+        }
+    }
+
+    /// Handle what a socket holds, up to a limit. Errors are those of receiving.
+    pub fn drain(
+        &mut self,
+        engine: &Engine,
+        socket: &dyn Socket,
+        tun: &dyn Tun,
+        now_ns: u64,
+    ) -> io::Result<Drained> {
+        match socket.receive(&mut self.received) {
+            Ok(()) => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Drained::Empty),
+            Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Drained::Partly),
+            Err(error) => {
+                engine.drops.receive_failed.count();
+                return Err(error);
+            }
+        }
+        let can_coalesce = tun.has_virtio_header();
+        self.coalescer.set_kinds(
+            can_coalesce && engine.offloads.tun_tcp_gro.is_on(),
+            can_coalesce && engine.offloads.tun_udp_gro.is_on(),
+        );
+        let is_full = self.received.messages.len() == MESSAGES;
+        for number in 0..self.received.messages.len() {
+            let message = self.received.messages[number];
+            if message.is_truncated {
+                engine.drops.malformed_datagram.count();
+                heal(engine, socket, &message);
+                continue;
+            }
+            let start = Received::start(number);
+            let end = start + message.length;
+            // A size of 0 would never end; and an empty datagram is a datagram.
+            let step = message.segment_size.max(1);
+            for datagram in (start..end.max(start + 1)).step_by(step) {
+                let range = datagram..(datagram + step).min(end);
+                self.way.receive(
+                    engine,
+                    &mut self.received.bytes,
+                    range,
+                    &message.source,
+                    now_ns,
+                    &mut self.coalescer,
+                );
+            }
+            self.way.finish(
+                engine,
+                &self.received.bytes,
+                &message.source,
+                now_ns,
+                &mut self.coalescer,
+            );
+        }
+        for run in self.coalescer.runs() {
+            deliver(engine, tun, &self.received.bytes, run);
+        }
+        self.coalescer.clear();
+        Ok(if is_full {
+            Drained::Partly
+        } else {
+            Drained::Empty
+        })
+    }
+}
+
+impl Default for Inbound {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Way {
+    /// Open one datagram, or queue it if it is a handshake message.
+    fn receive(
+        &mut self,
+        engine: &Engine,
+        bytes: &mut [u8],
+        range: Range<usize>,
+        source: &Endpoint,
+        now_ns: u64,
+        coalescer: &mut Coalescer,
+    ) {
+        let datagram = &bytes[range.clone()];
+        if datagram.len() < MIN_SIZE {
+            engine.drops.malformed_datagram.count();
+            return;
+        }
+        if word(datagram, 0) != TRANSPORT {
+            engine.inbox.offer(datagram, source, &engine.drops);
+            return;
+        }
+        let index = word(datagram, 4);
+        let counter = u64::from_le_bytes(datagram[8..16].try_into().expect("8 bytes"));
+        if self
+            .neighbours
+            .as_ref()
+            .is_none_or(|known| known.session.keypair.local_index != index)
+        {
+            self.finish(engine, bytes, source, now_ns, coalescer);
+            let Some((peer, session)) = engine.session(index) else {
+                engine.drops.unknown_index.count();
+                return;
+            };
+            self.neighbours = Some(Neighbours {
+                peer,
+                session,
+                received_bytes: 0,
+                are_data: false,
+                is_any_authentic: false,
+            });
+        }
+        let Some(neighbours) = &mut self.neighbours else {
+            return;
+        };
+        let session = &neighbours.session;
+        let sealed = &mut bytes[range.start + HEADER_SIZE..range.end];
+        if !session.may_open(counter, now_ns) {
+            engine.drops.expired_keypair.count();
+        } else if !session.keypair.opener.open(counter, sealed) {
+            engine.drops.not_authentic.count();
+        } else if !session.replay.lock().accept(counter) {
+            engine.drops.replayed.count();
+        } else {
+            neighbours.is_any_authentic = true;
+            neighbours.received_bytes += range.len() as u64;
+            if range.len() > MIN_SIZE {
+                neighbours.are_data = true;
+                self.opened
+                    .push(range.start + HEADER_SIZE..range.end - TAG_SIZE);
+            }
+        }
+    }
+
+    /// Do once what the neighbours have in common, and pass their packets on.
+    fn finish(
+        &mut self,
+        engine: &Engine,
+        bytes: &[u8],
+        source: &Endpoint,
+        now_ns: u64,
+        coalescer: &mut Coalescer,
+    ) {
+        let Some(neighbours) = self.neighbours.take() else {
+            return;
+        };
+        if !neighbours.is_any_authentic {
+            return;
+        }
+        let Neighbours { peer, session, .. } = &neighbours;
+        let is_unconfirmed = {
+            let mut state = peer.state.lock();
+            state.roam(*source);
+            state.received_bytes += neighbours.received_bytes;
+            state.stamp_received(now_ns, neighbours.are_data, &engine.inbox);
+            state.keypairs.is_next(session)
+        };
+        if is_unconfirmed && engine.confirm(peer, session) {
+            self.sender.send_staged(engine, peer, now_ns);
+        }
+        {
+            let mut state = peer.state.lock();
+            if let Some(current) = state.keypairs.current()
+                && current.asks_for_renewal_on_receive(now_ns)
+            {
+                state.need_handshake(&engine.inbox);
+            }
+        }
+        for padded in self.opened.drain(..) {
+            match source_and_length(&bytes[padded.clone()]) {
+                None => engine.drops.malformed_inner_packet.count(),
+                Some((source, length)) => {
+                    let owner = self.routes.find(engine, source);
+                    if owner.is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
+                        coalescer.push(bytes, padded.start..padded.start + length);
+                    } else {
+                        engine.drops.wrong_source.count();
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A kernel that puts more together than fits shall not do so.
+fn heal(engine: &Engine, socket: &dyn Socket, message: &Message) {
+    if message.segment_size < message.length && socket.switch_off_gro().is_ok() {
+        let error = io::Error::from_raw_os_error(libc::EMSGSIZE);
+        engine.switch_off(&engine.offloads.udp_gro, &error);
+    }
+}
+
+fn word(bytes: &[u8], offset: usize) -> u32 {
+    u32::from_le_bytes(bytes[offset..offset + 4].try_into().expect("4 bytes"))
+}
+
+/// Write packets of one flow to the TUN: together, or if that fails, one by one.
+fn deliver(engine: &Engine, tun: &dyn Tun, bytes: &[u8], run: &Run) {
+    let packets = run.packets();
+    if packets.len() == 1 {
+        write_plain(engine, tun, &bytes[packets[0].clone()]);
+        return;
+    }
+    let mut parts = Vec::with_capacity(packets.len() + 1);
+    parts.push(IoSlice::new(run.header()));
+    parts.extend(run.pieces().map(|piece| IoSlice::new(&bytes[piece])));
+    let Err(error) = tun.write(&run.virtio(), &parts) else {
+        return;
+    };
+    // Not `all`, which would end with the first failure.
+    let written = packets
+        .iter()
+        .filter(|packet| write_plain(engine, tun, &bytes[(*packet).clone()]))
+        .count();
+    if written == packets.len() {
+        let offload = match run.kind() {
+            Kind::Tcp => &engine.offloads.tun_tcp_gro,
+            Kind::Udp => &engine.offloads.tun_udp_gro,
+        };
+        engine.switch_off(offload, &error);
+    }
+}
+
+fn write_plain(engine: &Engine, tun: &dyn Tun, packet: &[u8]) -> bool {
+    match tun.write(&VirtioHeader::default(), &[IoSlice::new(packet)]) {
+        Ok(()) => true,
+        Err(error) => {
+            engine.drops.tun_failed.count();
+            if is_closed(&error) {
+                engine.close_tun(&error.to_string());
+            }
+            false
+        }
+    }
+}

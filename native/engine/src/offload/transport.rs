@@ -1,0 +1,149 @@
+//! Where the transport header of an IP packet is, and what it counts into its checksum.
+//!
+//! The only place that reads IP headers. It trusts nothing: what it returns lies in the packet.
+
+use super::Malformed;
+use super::checksum::Sum;
+
+pub(super) const IPV4_HEADER_SIZE: usize = 20;
+pub(super) const IPV6_HEADER_SIZE: usize = 40;
+
+pub(super) const ICMP: u8 = 1;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+pub(super) const ICMPV6: u8 = 58;
+
+const HOP_BY_HOP: u8 = 0;
+const ROUTING: u8 = 43;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Flag in the word at byte 6 of an IPv4 header: do not fragment.
+pub(super) const DO_NOT_FRAGMENT: u16 = 0x4000;
+const MORE_FRAGMENTS_OR_OFFSET: u16 = 0x3fff;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Version {
+    V4,
+    V6,
+}
+
+/// The transport header of one whole packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Transport {
+    pub(super) version: Version,
+    pub(super) protocol: u8,
+    /// Where the header begins, in bytes; at most the packet's length.
+    pub(super) offset: usize,
+}
+
+impl Transport {
+    /// Find the header. Refuses fragments, lengths that are not the packet's, and a source route
+    /// not yet at its end, whose checksum counts another destination (RFC 8200 section 8.1).
+    pub(super) fn find(packet: &[u8]) -> Result<Self, Malformed> {
+        match packet.first().map(|byte| byte >> 4) {
+            Some(4) if packet.len() >= IPV4_HEADER_SIZE => Self::find_in_ipv4(packet),
+            Some(6) if packet.len() >= IPV6_HEADER_SIZE => Self::find_in_ipv6(packet),
+            _ => Err(Malformed("not an IP packet")),
+        }
+    }
+
+    fn find_in_ipv4(packet: &[u8]) -> Result<Self, Malformed> {
+        let offset = usize::from(packet[0] & 0x0f) * 4;
+        let length = usize::from(read_u16(packet, 2));
+        if offset < IPV4_HEADER_SIZE || offset > length || length != packet.len() {
+            return Err(Malformed("wrong IPv4 length"));
+        }
+        if read_u16(packet, 6) & MORE_FRAGMENTS_OR_OFFSET != 0 {
+            return Err(Malformed("a fragment"));
+        }
+        Ok(Self {
+            version: Version::V4,
+            protocol: packet[9],
+            offset,
+        })
+    }
+
+    fn find_in_ipv6(packet: &[u8]) -> Result<Self, Malformed> {
+        if IPV6_HEADER_SIZE + usize::from(read_u16(packet, 4)) != packet.len() {
+            return Err(Malformed("wrong IPv6 length"));
+        }
+        let mut protocol = packet[6];
+        let mut offset = IPV6_HEADER_SIZE;
+        // Each header takes 8 bytes at least, so this ends. A fragment header ends it too, as a
+        // protocol that is not a transport.
+        while matches!(protocol, HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS) {
+            let Some(&[next, length, _, segments_left]) = packet[offset..].first_chunk() else {
+                return Err(Malformed("truncated extension header"));
+            };
+            if protocol == ROUTING && segments_left != 0 {
+                return Err(Malformed("a source route"));
+            }
+            protocol = next;
+            offset += (usize::from(length) + 1) * 8;
+            if offset > packet.len() {
+                return Err(Malformed("truncated extension header"));
+            }
+        }
+        Ok(Self {
+            version: Version::V6,
+            protocol,
+            offset,
+        })
+    }
+
+    /// The sum of the pseudo header (RFC 9293 section 3.1, RFC 8200 section 8.1), without the
+    /// transport length. `packet` is the one this was found in.
+    pub(super) fn pseudo_header(self, packet: &[u8]) -> Sum {
+        Sum::of(self.addresses(packet)).plus(u16::from(self.protocol))
+    }
+
+    /// Source and destination of the packet this was found in.
+    pub(super) fn addresses(self, packet: &[u8]) -> &[u8] {
+        match self.version {
+            Version::V4 => &packet[12..20],
+            Version::V6 => &packet[8..40],
+        }
+    }
+}
+
+/// The places and flags of a TCP header (RFC 9293 section 3.1).
+pub(super) mod tcp {
+    pub(in crate::offload) const SEQUENCE: usize = 4;
+    pub(in crate::offload) const OFFSET_AND_FLAGS: usize = 12;
+    pub(in crate::offload) const CHECKSUM: usize = 16;
+
+    pub(in crate::offload) const FIN: u16 = 0x01;
+    pub(in crate::offload) const PSH: u16 = 0x08;
+    pub(in crate::offload) const ACK: u16 = 0x10;
+    pub(in crate::offload) const CWR: u16 = 0x80;
+    /// All flags in their byte. The bits above them are reserved.
+    pub(in crate::offload) const FLAGS: u16 = 0xff;
+
+    const HEADER_SIZE: usize = 20;
+
+    /// The length of a segment's header in bytes, if it is all there.
+    pub(in crate::offload) fn header_size(segment: &[u8]) -> Option<usize> {
+        let size = usize::from(segment.get(OFFSET_AND_FLAGS)? >> 4) * 4;
+        (HEADER_SIZE <= size && size <= segment.len()).then_some(size)
+    }
+}
+
+/// The places of a UDP header (RFC 768).
+pub(super) mod udp {
+    pub(in crate::offload) const LENGTH: usize = 4;
+    pub(in crate::offload) const CHECKSUM: usize = 6;
+    pub(in crate::offload) const HEADER_SIZE: usize = 8;
+}
+
+/// The number in network byte order at `offset`, which must be in `bytes`.
+pub(super) fn read_u16(bytes: &[u8], offset: usize) -> u16 {
+    u16::from_be_bytes([bytes[offset], bytes[offset + 1]])
+}
+
+pub(super) fn read_u32(bytes: &[u8], offset: usize) -> u32 {
+    u32::from(read_u16(bytes, offset)) << 16 | u32::from(read_u16(bytes, offset + 2))
+}
+
+pub(super) fn write_u16(bytes: &mut [u8], offset: usize, value: u16) {
+    bytes[offset..offset + 2].copy_from_slice(&value.to_be_bytes());
+}

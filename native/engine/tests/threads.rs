@@ -1,0 +1,140 @@
+//! What the threads promise: order, and sockets that are really given back.
+
+mod lab;
+
+use std::net::UdpSocket;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixDatagram;
+use std::sync::{Arc, Barrier};
+use std::thread;
+use std::time::Duration;
+
+use lab::{End, PEER, keypair};
+use wgd_engine::aead::Cipher;
+use wgd_engine::endpoint::Endpoint;
+use wgd_engine::events::Event;
+use wgd_engine::tun::DescriptorTun;
+use wgd_engine::udp::DescriptorSocket;
+use wgd_engine::workers::{Workers, boot_ns};
+
+/// An IPv4 packet that carries a number.
+fn numbered(number: u32) -> Vec<u8> {
+    let mut packet = vec![0; 24];
+    packet[0] = 0x45;
+    packet[2..4].copy_from_slice(&24_u16.to_be_bytes());
+    packet[9] = 253; // for experiments
+    packet[12..20].copy_from_slice(&[10, 0, 0, 1, 10, 0, 0, 2]);
+    packet[20..].copy_from_slice(&number.to_be_bytes());
+    packet
+}
+
+/// The number that a datagram of the session `keypair(_, 1, _)` carries; none in a keepalive.
+fn number_in(datagram: &[u8]) -> Option<u32> {
+    let counter = u64::from_le_bytes(datagram[8..16].try_into().expect("8 bytes"));
+    let mut sealed = datagram[16..].to_vec();
+    assert!(Cipher::new(&[1; 32]).open(counter, &mut sealed));
+    (sealed.len() > 16).then(|| u32::from_be_bytes(sealed[20..24].try_into().expect("4 bytes")))
+}
+
+#[test]
+fn what_was_staged_is_never_overtaken() {
+    for round in 0..300_u32 {
+        let mut end = End::new();
+        for number in 0..40 {
+            end.tun.inject(Default::default(), numbered(number));
+        }
+        end.send();
+        for number in 40..80 {
+            end.tun.inject(Default::default(), numbered(number));
+        }
+        let together = Arc::new(Barrier::new(2));
+        let control = {
+            let (engine, together) = (end.engine.clone(), together.clone());
+            thread::spawn(move || {
+                let _ = engine.install_keypair(PEER, keypair(round, 1, 2));
+                together.wait();
+                let _ = engine.send_keepalive(PEER, 1);
+            })
+        };
+        together.wait();
+        end.send();
+        control.join().expect("the control plane lives");
+        let numbers: Vec<_> = end
+            .socket
+            .datagrams()
+            .iter()
+            .filter_map(|datagram| number_in(datagram))
+            .collect();
+        assert_eq!(numbers, (0..80).collect::<Vec<_>>(), "round {round}");
+    }
+}
+
+struct Running {
+    workers: Workers,
+    end: End,
+    /// The host's side of the TUN.
+    host: UnixDatagram,
+}
+
+fn running() -> Running {
+    let end = End::new();
+    let (ours, host) = UnixDatagram::pair().expect("two sockets");
+    ours.set_nonblocking(true).expect("an open socket");
+    let patience = Some(Duration::from_secs(10));
+    host.set_read_timeout(patience).expect("an open socket");
+    let tun = DescriptorTun::new(ours.as_fd(), 0, false).expect("a descriptor");
+    let workers = Workers::start(end.engine.clone(), vec![tun]).expect("threads");
+    Running { workers, end, host }
+}
+
+fn duplicate(socket: &UdpSocket) -> DescriptorSocket {
+    DescriptorSocket::new(socket.as_fd(), false, 64).expect("a descriptor")
+}
+
+#[test]
+fn packets_go_through_threads_and_sockets_are_given_back() {
+    let left = running();
+    let right = running();
+    for (running, send, receive) in [(&left, 1, 2), (&right, 2, 1)] {
+        let mut keypair = keypair(5, send, receive);
+        keypair.created_ns = boot_ns();
+        let freed = running.end.engine.install_keypair(PEER, keypair);
+        assert_eq!(freed.expect("known"), []);
+    }
+    let bind = |port: u16| UdpSocket::bind(("127.0.0.1", port));
+    let at_right = bind(0).expect("a port");
+    right.workers.attach_sockets(vec![duplicate(&at_right)]);
+    let address = at_right.local_addr().expect("an address");
+    let source = None;
+    let known = left
+        .end
+        .engine
+        .set_endpoint(PEER, Endpoint { address, source });
+    known.expect("the peer is known");
+
+    let mut buffer = [0; 100];
+    let mut port = 0;
+    for number in 0..100 {
+        // The former socket is closed here; that its port can be had shows that nobody uses it.
+        let at_left = bind(port).expect("nobody has the port");
+        port = at_left.local_addr().expect("an address").port();
+        left.workers.attach_sockets(vec![duplicate(&at_left)]);
+        left.host.send(&numbered(number)).expect("room");
+        let length = right.host.recv(&mut buffer).expect("a packet");
+        assert_eq!(buffer[..length], numbered(number));
+        left.workers.attach_sockets(Vec::new());
+    }
+}
+
+#[test]
+fn a_tun_that_ends_is_reported() {
+    let running = running();
+    drop(running.host);
+    running.end.engine.close_tun("gone");
+    running.end.engine.close_tun("gone again");
+    assert_eq!(
+        running.end.engine.inbox.drain(),
+        [Event::TunClosed("gone".to_owned())]
+    );
+    drop(running.workers); // ends, whatever the threads were doing
+}

@@ -1,0 +1,14 @@
+//! `wgd_native`: the engine for Python. The contract is in wgd_native.pyi; the work is done in
+//! `wgd_engine`, whose threads never wait for Python.
+
+mod convert;
+mod engine;
+mod objects;
+
+use pyo3::prelude::*;
+
+#[pymodule]
+fn wgd_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add_class::<engine::PyEngine>()
+}
