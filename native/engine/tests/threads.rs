@@ -5,6 +5,7 @@ mod lab;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixDatagram;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
@@ -124,6 +125,74 @@ fn packets_go_through_threads_and_sockets_are_given_back() {
         assert_eq!(buffer[..length], numbered(number));
         left.workers.attach_sockets(Vec::new());
     }
+}
+
+/// Let both ends have the keys of rekey `round`: the responder first, as its response is what
+/// lets the initiator have them.
+fn rekey(initiator: &Running, responder: &Running, round: u32) {
+    for (running, is_initiator) in [(responder, false), (initiator, true)] {
+        let (send, receive) = if is_initiator { (1, 2) } else { (2, 1) };
+        let mut keypair = keypair(round, send, receive);
+        keypair.is_initiator = is_initiator;
+        keypair.created_ns = boot_ns();
+        let known = running.end.engine.install_keypair(PEER, keypair);
+        known.expect("the peer is known");
+    }
+}
+
+#[test]
+fn rekeys_under_full_load_lose_no_packet() {
+    const PACKETS: u32 = 60_000;
+    const REKEYS: u32 = 50;
+    const UNDER_WAY: u32 = 64; // at most, so that no queue of the kernel overflows
+    let (left, right) = (running(), running());
+    let bind = || UdpSocket::bind("127.0.0.1:0").expect("a port");
+    let (at_left, at_right) = (bind(), bind());
+    left.workers.attach_sockets(vec![duplicate(&at_left)]);
+    right.workers.attach_sockets(vec![duplicate(&at_right)]);
+    let address = at_right.local_addr().expect("an address");
+    let source = None;
+    let known = left
+        .end
+        .engine
+        .set_endpoint(PEER, Endpoint { address, source });
+    known.expect("the peer is known");
+
+    let received = AtomicU32::new(0);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for number in 0..PACKETS {
+                while number.saturating_sub(received.load(Ordering::Acquire)) >= UNDER_WAY {
+                    thread::yield_now();
+                }
+                left.host.send(&numbered(number)).expect("room");
+            }
+        });
+        scope.spawn(|| {
+            for round in 0..REKEYS {
+                while received.load(Ordering::Acquire) < round * (PACKETS / REKEYS) {
+                    thread::yield_now();
+                }
+                rekey(&left, &right, round);
+                let known = left.end.engine.send_keepalive(PEER, boot_ns());
+                known.expect("the peer is known");
+            }
+        });
+        let mut buffer = [0; 100];
+        for number in 0..PACKETS {
+            let length = right.host.recv(&mut buffer).unwrap_or(0);
+            if buffer[..length] != numbered(number) {
+                received.store(PACKETS, Ordering::Release); // so that the other two come to an end
+                panic!("packet {number} did not come in its turn");
+            }
+            received.store(number + 1, Ordering::Release);
+        }
+    });
+    let confirmed = right.end.engine.inbox.drain();
+    let confirmed = confirmed
+        .iter()
+        .filter(|event| matches!(event, Event::KeypairConfirmed { .. }));
+    assert_eq!(confirmed.count(), REKEYS as usize);
 }
 
 #[test]

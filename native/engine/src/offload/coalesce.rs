@@ -405,24 +405,22 @@ impl Segment {
         if (self.transport, self.headers) != (other.transport, other.headers) {
             return false;
         }
-        let ip_fields: &[Range<usize>] = match self.transport.version {
-            Version::V4 => &[0..2, 6..10, 12..20],
-            Version::V6 => &[0..4, 6..40],
+        let equal =
+            |start: usize, size: usize| own[start..start + size] == packet[start..start + size];
+        let ip_is_equal = match self.transport.version {
+            Version::V4 => equal(0, 2) && equal(6, 4) && equal(12, 8),
+            Version::V6 => equal(0, 4) && equal(6, 34),
         };
-        let equal = |range: Range<usize>| own[range.clone()] == packet[range];
-        if !ip_fields.iter().cloned().all(equal) {
+        let start = self.transport.offset;
+        if !ip_is_equal || !equal(start, 4) {
             return false;
         }
-        let start = self.transport.offset;
         if self.transport.protocol == UDP {
-            return equal(start..start + 4);
+            return true;
         }
-        // Ports; acknowledgement and data offset; window; urgent pointer and options. The flags
-        // are known to be equal but for PSH.
-        equal(start..start + 4)
-            && equal(start + 8..start + 13)
-            && equal(start + 14..start + 16)
-            && equal(start + 18..self.headers)
+        // Acknowledgement and data offset; window; urgent pointer and options. The flags are known
+        // to be equal but for PSH.
+        equal(start + 8, 5) && equal(start + 14, 2) && equal(start + 18, self.headers - start - 18)
     }
 
     /// Verify the checksums of the packet this was made of.

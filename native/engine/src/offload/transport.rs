@@ -147,3 +147,58 @@ pub(super) fn read_u32(bytes: &[u8], offset: usize) -> u32 {
 pub(super) fn write_u16(bytes: &mut [u8], offset: usize, value: u16) {
     bytes[offset..offset + 2].copy_from_slice(&value.to_be_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IPv6 packet of 40 bytes and these.
+    fn ipv6(next_header: u8, rest: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0x60, 0, 0, 0, 0, rest.len() as u8, next_header, 64];
+        packet.resize(IPV6_HEADER_SIZE, 0);
+        packet.extend(rest);
+        packet
+    }
+
+    fn found(packet: &[u8]) -> Option<(u8, usize)> {
+        let transport = Transport::find(packet).ok()?;
+        Some((transport.protocol, transport.offset))
+    }
+
+    #[test]
+    fn walks_extension_headers() {
+        assert_eq!(found(&ipv6(17, &[])), Some((17, 40)));
+        // Hop-by-hop of 8 bytes, destination options of 16 bytes, a finished source route.
+        let mut rest = vec![60, 0, 0, 0, 0, 0, 0, 0];
+        rest.extend([43, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+        rest.extend([6, 0, 4, 0, 0, 0, 0, 0]);
+        assert_eq!(found(&ipv6(0, &rest)), Some((6, 72)));
+        for length in 0..rest.len() {
+            assert_eq!(found(&ipv6(0, &rest[..length])), None, "{length}");
+        }
+        rest[24 + 3] = 1; // Another stop to make
+        assert_eq!(found(&ipv6(0, &rest)), None);
+        assert_eq!(found(&ipv6(44, &[6, 0, 0, 1, 0, 0, 0, 0])), Some((44, 40)));
+    }
+
+    #[test]
+    fn refuses_wrong_lengths() {
+        let mut packet = ipv6(17, &[0; 8]);
+        packet.push(0);
+        assert_eq!(found(&packet), None);
+        packet.truncate(47);
+        assert_eq!(found(&packet), None);
+
+        let mut packet = vec![0x46, 0, 0, 28, 0, 0, 0, 0, 64, 17];
+        packet.resize(28, 0);
+        assert_eq!(found(&packet), Some((17, 24)));
+        for wrong in [0x44, 0x48, 0x56, 0x06] {
+            packet[0] = wrong;
+            assert_eq!(found(&packet), None, "{wrong:#x}");
+        }
+        packet[0] = 0x46;
+        packet[3] = 27;
+        assert_eq!(found(&packet), None);
+        assert_eq!(found(&[]), None);
+    }
+}
