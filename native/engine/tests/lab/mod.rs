@@ -267,3 +267,58 @@ pub fn tso(size: u16) -> VirtioHeader {
         csum_offset: 16,
     }
 }
+
+/// Let the inbound way have what `input` describes: noise, transport messages with honest and
+/// dishonest inner packets, damaged ones, and messages of many datagrams. Nothing may panic, and
+/// what comes out must have been sealed.
+pub fn receive_noise(mut input: &[u8]) {
+    let (_, mut right) = End::pair();
+    let sealer = Cipher::new(&[1; 32]);
+    let mut sealed_packets = Vec::new();
+    let mut counter = 0_u64;
+    while let [kind, size, rest @ ..] = input {
+        let length = if kind & 0x80 == 0 {
+            usize::from(*size)
+        } else {
+            usize::from(*size) * 8
+        };
+        let (content, following) = rest.split_at(length.min(rest.len()));
+        input = following;
+        let mut datagram = content.to_vec();
+        if kind & 3 != 0 {
+            datagram = [4, 0, 0, 0, 5, 0, 0, 0].to_vec();
+            datagram.extend(counter.to_le_bytes());
+            datagram.extend(content);
+        }
+        if kind & 2 != 0 {
+            datagram.extend([0; 16]);
+            sealer.seal(counter, &mut datagram[16..]);
+            counter += u64::from(kind >> 6); // sometimes it is repeated
+            sealed_packets.push(content);
+        }
+        if kind & 7 == 7 {
+            let place = counter as usize % datagram.len();
+            datagram[place] ^= 1;
+        }
+        let segment_size = match kind & 8 {
+            0 => datagram.len(),
+            _ => usize::from(*size),
+        };
+        let is_truncated = kind & 0x30 == 0x30;
+        right
+            .socket
+            .waiting
+            .lock()
+            .push_back((datagram, segment_size, is_truncated));
+    }
+    while !right.socket.waiting.lock().is_empty() {
+        let drained = right
+            .inbound
+            .drain(&right.engine, &*right.socket, &right.tun, 1);
+        drained.expect("the socket can be read");
+    }
+    for (header, packet) in right.tun.written.lock().iter() {
+        let was_sealed = |sealed: &&[u8]| sealed.starts_with(packet);
+        assert!(header.gso_type != 0 || sealed_packets.iter().any(was_sealed));
+    }
+}
