@@ -1,85 +1,123 @@
-"""What is compared: where each implementation's program is found, and which version it is."""
+"""What is compared: the program of each implementation, its version and how it is started."""
 
-import os
-import shutil
-import subprocess
 import sys
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from processes import BenchmarkError, run
+from programs import find_cargo_program, find_go_program, first_line, is_program
 
-_HERE: Final = Path(__file__).resolve().parent
-_CACHE: Final = _HERE / "results" / "bin"
-_GO_MODULE: Final = "golang.zx2c4.com/wireguard@latest"
-_GO_PROGRAM: Final = "wireguard"  # as `go install` names it; Debian's old one is `wireguard-go`
+BASELINE: Final = "wireguard-go"
+NAMES: Final = ("wgd-native", "wgd-portable", BASELINE, "boringtun", "gotatun")
+# Only these may be missing when nobody asked for them by name.
+_OPTIONAL: Final = frozenset({"wgd-native", "boringtun", "gotatun"})
+
+_VIRTUAL_ENVIRONMENT: Final = Path(__file__).resolve().parent.parent / ".venv"
 
 
 @dataclass(frozen=True)
 class Implementation:
-    """A WireGuard daemon with wireguard-go's command line: `program -f INTERFACE`."""
+    """A WireGuard daemon; `options` and `environment` keep it in the foreground, as root, quiet."""
 
     name: str
     program: Path
     version: str
+    options: tuple[str, ...] = ("-f",)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+    def command(self, interface: str) -> list[str | Path]:
+        """Return the command line that serves `interface`."""
+        return [self.program, *self.options, interface]
 
 
-def find_wgd() -> Implementation:
+def find_implementations(
+    names: Collection[str] | None, programs: Mapping[str, Path]
+) -> tuple[list[Implementation], list[str]]:
+    """Return the implementations of these names, and why some of all (`None`) are left out.
+
+    The baseline always takes part, and the order is that of NAMES. `programs` are those that the
+    user named. Raises BenchmarkError for what was named, or is needed, and cannot be had.
+    """
+    found: list[Implementation] = []
+    missing: list[str] = []
+    for name in NAMES:
+        if names is not None and name not in names and name != BASELINE:
+            continue
+        try:
+            found.append(_FINDERS[name](programs.get(name)))
+        except BenchmarkError as error:
+            if names is not None or name in programs or name not in _OPTIONAL:
+                raise
+            missing.append(f"{name} is left out: {error}")
+    return found, missing
+
+
+def _wgd_native(_program: Path | None) -> Implementation:
+    program = _find_wgd()
+    python = program.parent / "python"
+    try:
+        engine = run(python, "-c", "import wgd_native; print(wgd_native.__version__)").strip()
+    except BenchmarkError as error:
+        raise BenchmarkError(
+            f"{python} has no wgd_native: install cargo (https://rustup.rs) and run "
+            "scripts/bootstrap"
+        ) from error
+    return _wgd(program, "native", f"wgd-native {engine}")
+
+
+def _wgd_portable(_program: Path | None) -> Implementation:
+    program = _find_wgd()
+    python = run(program.parent / "python", "--version").strip()
+    return _wgd(program, "portable", f"{first_line(program, '--version')} on {python}")
+
+
+def _wgd(program: Path, engine: str, version: str) -> Implementation:
+    return Implementation(f"wgd-{engine}", program, version, environment={"WGD_DATAPLANE": engine})
+
+
+def _find_wgd() -> Path:
     """Return the wgd beside the running Python, else the one in the repository's .venv."""
-    directories = (Path(sys.executable).parent, _HERE.parent / ".venv" / "bin")
+    directories: Sequence[Path] = (Path(sys.executable).parent, _VIRTUAL_ENVIRONMENT / "bin")
     for directory in directories:
-        if _is_program(directory / "wgd"):
-            found = _implementation("wgd", directory / "wgd")
-            # Not necessarily the Python that runs the comparison.
-            python = run(directory / "python", "--version").strip()
-            return replace(found, version=f"{found.version} on {python}")
+        if is_program(directory / "wgd"):
+            return directory / "wgd"
     searched = " or ".join(map(str, directories))
     raise BenchmarkError(f"no wgd in {searched}: run scripts/bootstrap")
 
 
-def find_wireguard_go(program: Path | None) -> Implementation:
-    """Return `program`, else an installed current wireguard-go, else one built for this."""
-    if program is None:
-        program = _installed_wireguard_go() or _build_wireguard_go()
-    elif not _is_program(program):
-        raise BenchmarkError(f"--wireguard-go {program}: no such program")
-    return _implementation("wireguard-go", program.resolve())
-
-
-def _implementation(name: str, program: Path) -> Implementation:
-    printed = run(program, "--version").splitlines()
-    return Implementation(name, program, printed[0].strip() if printed else "unknown")
-
-
-def _installed_wireguard_go() -> Path | None:
-    directories = [os.environ.get("GOBIN", "")]
-    if shutil.which("go") is not None:
-        directories += [
-            f"{path}/bin" for path in run("go", "env", "GOPATH").strip().split(os.pathsep) if path
-        ]
-    directories += [os.environ.get("PATH", ""), str(_CACHE)]
-    found = shutil.which(_GO_PROGRAM, path=os.pathsep.join(filter(None, directories)))
-    return None if found is None else Path(found)
-
-
-def _build_wireguard_go() -> Path:
-    go = shutil.which("go")
-    if go is None:
-        raise BenchmarkError(
-            "no current wireguard-go: install Go (https://go.dev/dl/), which builds it here, "
-            "or name a program with --wireguard-go PATH"
-        )
-    sys.stderr.write(f"building wireguard-go once, in {_CACHE}\n")
-    _CACHE.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {"GOBIN": str(_CACHE), "CGO_ENABLED": "0"}
-    built = subprocess.run(  # noqa: S603 - a fixed argument list
-        [go, "install", _GO_MODULE], env=environment, stdin=subprocess.DEVNULL, check=False
+def _wireguard_go(program: Path | None) -> Implementation:
+    # Debian's program of 2022 is `wireguard-go`; what `go install` builds is `wireguard`.
+    program = _named("wireguard-go", program) or find_go_program(
+        "wireguard", "golang.zx2c4.com/wireguard@latest"
     )
-    if built.returncode != 0:
-        raise BenchmarkError(f"`go install {_GO_MODULE}` failed (see above)")
-    return _CACHE / _GO_PROGRAM
+    return Implementation("wireguard-go", program, first_line(program, "--version"))
 
 
-def _is_program(path: Path) -> bool:
-    return path.is_file() and os.access(path, os.X_OK)
+def _boringtun(program: Path | None) -> Implementation:
+    program = _named("boringtun", program) or find_cargo_program("boringtun-cli", "boringtun-cli")
+    options = ("-f", "--disable-drop-privileges")
+    return Implementation("boringtun", program, first_line(program, "--version"), options)
+
+
+def _gotatun(program: Path | None) -> Implementation:
+    program = _named("gotatun", program) or find_cargo_program("gotatun", "gotatun-cli")
+    options = ("-f", "--disable-drop-privileges", "-v", "error")
+    return Implementation("gotatun", program, first_line(program, "--version"), options)
+
+
+def _named(name: str, program: Path | None) -> Path | None:
+    """Return the program that the user named, if any; raises BenchmarkError if it is none."""
+    if program is not None and not is_program(program):
+        raise BenchmarkError(f"--{name} {program}: no such program")
+    return None if program is None else program.resolve()
+
+
+_FINDERS: Final[Mapping[str, Callable[[Path | None], Implementation]]] = {
+    "wgd-native": _wgd_native,
+    "wgd-portable": _wgd_portable,
+    "wireguard-go": _wireguard_go,
+    "boringtun": _boringtun,
+    "gotatun": _gotatun,
+}

@@ -1,136 +1,107 @@
-"""One round: a TCP stream through a fresh tunnel, and who used how much CPU meanwhile."""
+"""The rounds: a workload through a fresh tunnel each, and who used how much CPU meanwhile."""
 
-import json
-import os
-import resource
-import time
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
+from cases import Case, schedule
+from family import Family
 from implementations import Implementation
-from processes import BenchmarkError, Process, wait_until
-from testbed import Tunnel, tunnel
+from metrics import CPU
+from processes import BenchmarkError
+from testbed import NoTunnelError, tunnel
+from usage import Usage
+from workloads import Figures
 
-_CLOCK_TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
-_IPERF_PORT: Final = 5201
-_START_TIMEOUT_SECONDS: Final = 5
-_END_TIMEOUT_SECONDS: Final = 30  # beyond the seconds of the stream
+_ATTEMPTS: Final = 2
 _NOISY_CORES: Final = 0.2
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round measured.
+    """What one round measured: `figures` by the names of metrics, and more; none if it failed.
 
-    `others_cores` is the CPU that was neither the daemons' nor iperf3's, in cores: that of other
-    processes, of the kernel outside any process, and of other machines on the same host (steal).
+    `failures` says what went wrong, in the first attempt or in both.
     """
 
     pair: int
+    case: Case
     implementation: str
-    bits_per_second: float
-    gib_received: float
-    sender_cpu_seconds: float
-    receiver_cpu_seconds: float
-    cpu_seconds_per_gib: float
-    iperf3_cpu_seconds: float
-    others_cores: float
-    is_noisy: bool
+    figures: Mapping[str, float]
+    failures: tuple[str, ...] = ()
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether there are no figures."""
+        return not self.figures
+
+    @property
+    def is_noisy(self) -> bool:
+        """Whether something else used more than a fifth of a core."""
+        return self.figures.get("others_cores", 0.0) > _NOISY_CORES
 
 
-def measure_tcp(implementation: Implementation, pair: int, seconds: int) -> Round:
-    """Send one TCP stream for `seconds` through a tunnel of fresh daemons and return the figures.
+def measure(
+    pairs: int, cases: Sequence[Case], implementations: Sequence[Implementation], seconds: int
+) -> Iterator[Round]:
+    """Measure every round as it is scheduled, for `seconds` each, and yield it.
 
-    Raises BenchmarkError if the daemons do not run, or nothing comes through.
+    A round that fails is tried once more, with a tunnel as new as the first. When both failed for
+    want of a tunnel, the implementation is not tried again at that MTU in that family: gotatun's
+    buffers, for one, are too small for MTU 8920. Raises KeyboardInterrupt when interrupted, and
+    nothing else.
     """
-    with tunnel(implementation.program) as tested:
-        before = _Usage(tested)
-        bits_per_second, received_bytes = _iperf3(tested, seconds)
-        after = _Usage(tested)
+    cannot: dict[tuple[str, int, Family], str] = {}
+    for pair, case, implementation in schedule(pairs, cases, implementations):
+        tunnels = (implementation.name, case.mtu, case.family)
+        if (reason := cannot.get(tunnels)) is not None:
+            failure = f"not tried again: {reason}"
+            yield Round(pair, case, implementation.name, {}, (failure,))
+            continue
+        figures, errors = _attempts(implementation, case, seconds)
+        if not figures and all(isinstance(error, NoTunnelError) for error in errors):
+            cannot[tunnels] = str(errors[-1])
+        yield Round(pair, case, implementation.name, figures, tuple(map(str, errors)))
 
-    gib = received_bytes / 2**30
-    sender = after.sender_seconds - before.sender_seconds
-    receiver = after.receiver_seconds - before.receiver_seconds
-    iperf3 = after.children_seconds - before.children_seconds
+
+def _attempts(
+    implementation: Implementation, case: Case, seconds: int
+) -> tuple[Figures, list[Exception]]:
+    """Return the figures of the first attempt that went well, and why others failed."""
+    errors: list[Exception] = []
+    while len(errors) < _ATTEMPTS:
+        try:
+            return _attempt(implementation, case, seconds), errors
+        except (BenchmarkError, OSError) as error:
+            errors.append(error)
+    return {}, errors
+
+
+def _attempt(implementation: Implementation, case: Case, seconds: int) -> Figures:
+    with tunnel(implementation, case.mtu, case.family) as tested:
+        before = Usage(tested)
+        figures = case.workload.measure(tested, seconds)
+        after = Usage(tested)
+    return figures | _cpu_figures(before, after, figures.get("received_bytes"))
+
+
+def _cpu_figures(before: Usage, after: Usage, received_bytes: float | None) -> Figures:
+    """Return the account between two readings.
+
+    `others_cores` is the CPU that was neither the daemons' nor the tools', in cores: that of other
+    processes, of the kernel outside any process, and of other machines on the same host (steal).
+    """
+    left = after.left_seconds - before.left_seconds
+    right = after.right_seconds - before.right_seconds
+    tools = after.tools_seconds - before.tools_seconds
     busy = after.machine_seconds - before.machine_seconds
     elapsed = after.time_seconds - before.time_seconds
-    others_cores = max(0.0, (busy - sender - receiver - iperf3) / elapsed)
-    return Round(
-        pair=pair,
-        implementation=implementation.name,
-        bits_per_second=bits_per_second,
-        gib_received=gib,
-        sender_cpu_seconds=sender,
-        receiver_cpu_seconds=receiver,
-        cpu_seconds_per_gib=(sender + receiver) / gib,
-        iperf3_cpu_seconds=iperf3,
-        others_cores=others_cores,
-        is_noisy=others_cores > _NOISY_CORES,
-    )
-
-
-class _Usage:
-    """CPU-seconds used so far: by the two daemons, by children that have ended, by everybody."""
-
-    def __init__(self, tested: Tunnel) -> None:
-        self.time_seconds = time.monotonic()
-        self.sender_seconds = _process_seconds(tested.left.daemon.pid)
-        self.receiver_seconds = _process_seconds(tested.right.daemon.pid)
-        # iperf3 is the only child that ends between two readings.
-        children = resource.getrusage(resource.RUSAGE_CHILDREN)
-        self.children_seconds = children.ru_utime + children.ru_stime
-        self.machine_seconds = _machine_seconds()
-
-
-def _process_seconds(pid: int) -> float:
-    """Return utime + stime of all threads of a process, also of those that have ended: proc(5)."""
-    # The name in the second field may itself hold blanks and brackets.
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _CLOCK_TICKS_PER_SECOND
-
-
-def _machine_seconds() -> float:
-    """Return the CPU-seconds that all cores together were not idle, steal included: proc(5)."""
-    first_line = Path("/proc/stat").read_text().partition("\n")[0]
-    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, first_line.split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / _CLOCK_TICKS_PER_SECOND
-
-
-def _iperf3(tested: Tunnel, seconds: int) -> tuple[float, int]:
-    """Send from left to right; return bits per second and bytes as the receiver counted them."""
-    left, right = tested.left, tested.right
-    address = ("-p", str(_IPERF_PORT))
-    with right.start("iperf3", "-s", "-1", *address, output="server.txt") as server:
-        wait_until(lambda: _listens(server), _START_TIMEOUT_SECONDS, what="iperf3 -s listening")
-        arguments = ("-c", right.address, *address, "-t", str(seconds), "--json")
-        with left.start("iperf3", *arguments, output="client.json") as client:
-
-            def has_ended() -> bool:
-                tested.check_running()
-                return client.has_ended()
-
-            wait_until(has_ended, seconds + _END_TIMEOUT_SECONDS, what="the end of iperf3")
-            client.wait_for_success(_END_TIMEOUT_SECONDS)
-        server.wait_for_success(_END_TIMEOUT_SECONDS)
-        received = json.loads(client.output())["end"]["sum_received"]
-    bits_per_second, received_bytes = float(received["bits_per_second"]), int(received["bytes"])
-    if received_bytes == 0:
-        raise BenchmarkError("iperf3 got nothing through the tunnel")
-    return bits_per_second, received_bytes
-
-
-def _listens(server: Process) -> bool:
-    """Whether the server accepts; it is not asked by connecting, since it serves only once."""
-    server.check_running()
-    network = Path(f"/proc/{server.pid}/net")
-    sockets = [line.split() for name in ("tcp", "tcp6") for line in _lines(network / name)]
-    port, listening = f":{_IPERF_PORT:04X}", "0A"
-    return any(fields[1].endswith(port) and fields[3] == listening for fields in sockets)
-
-
-def _lines(table: Path) -> list[str]:
-    try:
-        return table.read_text().splitlines()[1:]
-    except OSError:  # no tcp6 where IPv6 is switched off; a server that ended is seen elsewhere
-        return []
+    figures = {
+        "left_cpu_seconds": left,
+        "right_cpu_seconds": right,
+        "tools_cpu_seconds": tools,
+        "others_cores": max(0.0, (busy - left - right - tools) / elapsed),
+    }
+    if received_bytes is not None:
+        figures[CPU.name] = (left + right) / (received_bytes / 2**30)
+    return figures

@@ -9,13 +9,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final, Self
 
 _COMMAND_TIMEOUT_SECONDS: Final = 30
 _TERMINATE_TIMEOUT_SECONDS: Final = 5
 _POLL_SECONDS: Final = 0.05
+# What would change a daemon behind the comparison's back; a child gets its own on purpose only.
+_CHANGES_DAEMONS: Final = ("LOG_LEVEL", "WG_", "WGD_")
 
 _interrupted = threading.Event()
 
@@ -36,9 +38,11 @@ def wait_until(predicate: Callable[[], object], timeout_seconds: float, *, what:
     Raises BenchmarkError naming `what` after the timeout, KeyboardInterrupt when interrupted.
     """
     deadline = time.monotonic() + timeout_seconds
-    while not predicate():
+    while True:
         if _interrupted.is_set():
             raise KeyboardInterrupt
+        if predicate():
+            return
         if time.monotonic() > deadline:
             raise BenchmarkError(f"waited {timeout_seconds:g} s in vain: {what}")
         time.sleep(_POLL_SECONDS)
@@ -66,15 +70,20 @@ def run(*argv: str | Path, stdin: str = "") -> str:
 
 
 class Process:
-    """A child process whose output goes to a file; leaving the context ends it."""
+    """A child process whose output goes to a file; leaving the context ends it.
 
-    def __init__(self, argv: Sequence[str | Path], output: Path) -> None:
+    `environment` is added to ours, of which nothing that concerns WireGuard daemons is passed on.
+    """
+
+    def __init__(
+        self, argv: Sequence[str | Path], output: Path, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._name = " ".join(map(str, argv))
         self._output = output
-        environment = {
+        inherited = {
             name: value
             for name, value in os.environ.items()
-            if name not in {"LOG_LEVEL", "WG_TUN_FD", "WG_UAPI_FD"}
+            if not name.startswith(_CHANGES_DAEMONS)
         }
         try:
             with output.open("wb") as sink:
@@ -83,7 +92,7 @@ class Process:
                     stdin=subprocess.DEVNULL,
                     stdout=sink,
                     stderr=subprocess.STDOUT,
-                    env=environment,
+                    env=inherited | dict(environment or {}),
                     start_new_session=True,
                 )
         except OSError as error:
@@ -117,7 +126,7 @@ class Process:
     def check_running(self) -> None:
         """Raise BenchmarkError with the end of its output if the process has ended."""
         if (status := self._child.poll()) is not None:
-            tail = "\n".join(self.output().splitlines()[-10:])
+            tail = "\n".join(list(filter(None, self.output().splitlines()))[-10:])
             raise BenchmarkError(f"`{self._name}` ended with status {status}:\n{tail}")
 
     def wait_for_success(self, timeout_seconds: float) -> None:

@@ -1,158 +1,147 @@
-"""What a comparison says at its end: the machine, medians, spreads and ratios within pairs."""
+"""What a comparison says at its end: ratios, figures, and what one must know to read them."""
 
-import os
-import platform
-import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from functools import cached_property
 
-from implementations import Implementation
+from cases import Case
+from implementations import BASELINE, Implementation
+from machine import Machine
 from measurement import Round
-from processes import run
-
-
-@dataclass(frozen=True)
-class Machine:
-    """Where the figures were measured."""
-
-    cpu_model: str
-    cores: int
-    kernel: str
-    iperf3: str
-
-    @classmethod
-    def this(cls) -> "Machine":
-        """Describe the machine we run on; `cores` are those this process may use."""
-        return cls(
-            cpu_model=_cpu_model(),
-            cores=len(os.sched_getaffinity(0)),
-            kernel=f"{platform.system()} {platform.release()} {platform.machine()}",
-            iperf3=run("iperf3", "--version").splitlines()[0],
-        )
-
-
-@dataclass(frozen=True)
-class Spread:
-    """A median with the least and the greatest value."""
-
-    median: float
-    minimum: float
-    maximum: float
-
-    @classmethod
-    def of(cls, values: Iterable[float]) -> "Spread":
-        """Summarise at least one value."""
-        listed = list(values)
-        return cls(statistics.median(listed), min(listed), max(listed))
-
-    def format(self, decimals: int) -> str:
-        """Return `median (minimum to maximum)`."""
-        low, high = f"{self.minimum:.{decimals}f}", f"{self.maximum:.{decimals}f}"
-        return f"{self.median:.{decimals}f} ({low} to {high})"
-
-
-@dataclass(frozen=True)
-class Summary:
-    """One implementation's rounds; the ratios are to the baseline's round of the same pair."""
-
-    implementation: str
-    bits_per_second: Spread
-    cpu_seconds_per_gib: Spread
-    throughput_ratio: Spread
-    cpu_ratio: Spread
-    noisy_rounds: int
-
-
-def summarise(rounds: Sequence[Round], implementation: str, baseline: str) -> Summary:
-    """Summarise the rounds of an implementation that has one in every pair, as the baseline has."""
-    own = [entry for entry in rounds if entry.implementation == implementation]
-    theirs = {entry.pair: entry for entry in rounds if entry.implementation == baseline}
-
-    def ratio(figure: Callable[[Round], float]) -> Spread:
-        return Spread.of(figure(entry) / figure(theirs[entry.pair]) for entry in own)
-
-    return Summary(
-        implementation=implementation,
-        bits_per_second=Spread.of(entry.bits_per_second for entry in own),
-        cpu_seconds_per_gib=Spread.of(entry.cpu_seconds_per_gib for entry in own),
-        throughput_ratio=ratio(lambda entry: entry.bits_per_second),
-        cpu_ratio=ratio(lambda entry: entry.cpu_seconds_per_gib),
-        noisy_rounds=sum(entry.is_noisy for entry in own),
-    )
+from metrics import Metric
+from summary import Summary, summarise
 
 
 @dataclass(frozen=True)
 class Report:
-    """A finished comparison; the last implementation is the baseline of the ratios."""
+    """A comparison, finished or interrupted; the ratios are to BASELINE."""
 
     machine: Machine
     implementations: Sequence[Implementation]
+    cases: Sequence[Case]
     seconds: int
     rounds: Sequence[Round]
 
-    def _summaries(self) -> list[Summary]:
-        baseline = self.implementations[-1].name
-        return [summarise(self.rounds, tested.name, baseline) for tested in self.implementations]
+    @cached_property
+    def summaries(self) -> list[list[Summary]]:
+        """A list for each case, with one summary for each implementation."""
+        return [
+            [summarise(self.rounds, case, tested.name, BASELINE) for tested in self.implementations]
+            for case in self.cases
+        ]
 
     def as_json(self) -> dict[str, object]:
         """Return everything as values that JSON knows; units are in the names."""
         return {
             "machine": asdict(self.machine),
+            "baseline": BASELINE,
+            "seconds": self.seconds,
             "implementations": [
                 {"name": tested.name, "program": str(tested.program), "version": tested.version}
                 for tested in self.implementations
             ],
-            "workload": {"protocol": "tcp", "streams": 1, "seconds": self.seconds},
-            "summaries": [asdict(summary) for summary in self._summaries()],
-            "rounds": [asdict(entry) for entry in self.rounds],
+            "summaries": [
+                _case_json(summary.case)
+                | {
+                    "implementation": summary.implementation,
+                    "rounds": summary.rounds,
+                    "failed_rounds": summary.failed_rounds,
+                    "retried_rounds": summary.retried_rounds,
+                    "noisy_rounds": summary.noisy_rounds,
+                    "figures": {name: asdict(value) for name, value in summary.figures.items()},
+                    "ratios": {name: asdict(value) for name, value in summary.ratios.items()},
+                }
+                for summaries in self.summaries
+                for summary in summaries
+            ],
+            "rounds": [
+                {"pair": entry.pair}
+                | _case_json(entry.case)
+                | {
+                    "implementation": entry.implementation,
+                    "figures": dict(entry.figures),
+                    "failures": list(entry.failures),
+                    "has_failed": entry.has_failed,
+                    "is_noisy": entry.is_noisy,
+                }
+                for entry in self.rounds
+            ],
         }
 
     def as_markdown(self) -> str:
-        """Return a table with one row per implementation, and what one must know to read it."""
-        baseline = self.implementations[-1].name
-        header = (
-            "implementation",
-            "Mbit/s",
-            f"/ {baseline}",
-            "CPU-s per GiB",
-            f"/ {baseline}",
-            "noisy rounds",
-        )
-        rows = [header, ("---", *["---:"] * (len(header) - 1))]
-        for summary in self._summaries():
-            is_baseline = summary.implementation == baseline
-            mbits = Spread(*(value / 1e6 for value in asdict(summary.bits_per_second).values()))
-            rows.append(
-                (
-                    summary.implementation,
-                    mbits.format(0),
-                    "1" if is_baseline else summary.throughput_ratio.format(3),
-                    summary.cpu_seconds_per_gib.format(2),
-                    "1" if is_baseline else summary.cpu_ratio.format(2),
-                    str(summary.noisy_rounds),
-                )
-            )
-        pairs = len({entry.pair for entry in self.rounds})
-        versions = ", ".join(tested.version for tested in self.implementations)
-        machine = self.machine
+        """Return two tables, of ratios and of figures, and what one must know to read them."""
         return "\n".join(
             [
-                *(f"| {' | '.join(row)} |" for row in rows),
+                f"Ratios to {BASELINE}, within pairs:",
                 "",
-                f"Median (least to greatest) of {pairs} interleaved pairs; one TCP stream of "
-                f"{self.seconds} s; both ends and iperf3 on this machine.",
-                "Ratios are within a pair. CPU is that of both daemons. In a noisy round others "
-                "had more than 0.2 of a core.",
-                f"{machine.cpu_model}, {machine.cores} cores, {machine.kernel}; {versions}; "
-                f"{machine.iperf3}.",
+                *self._table(_ratio_cell, without=BASELINE),
+                "",
+                "Figures:",
+                "",
+                *self._table(_figure_cell),
+                "",
+                *self._notes(),
             ]
         )
 
+    def _table(
+        self, cell: Callable[[Summary, Metric], str], without: str | None = None
+    ) -> list[str]:
+        """Return the lines of a table: a row for each metric of each case."""
+        names = [tested.name for tested in self.implementations if tested.name != without]
+        header = ["workload", "MTU", "IP", "figure", *names, "noisy"]
+        rows = [header, [*["---"] * 4, *["---:"] * (len(names) + 1)]]
+        for case, summaries in zip(self.cases, self.summaries, strict=True):
+            shown = [summary for summary in summaries if summary.implementation != without]
+            for metric in case.workload.metrics:
+                arrow = "↑" if metric.more_is_better else "↓"
+                about = [case.workload.name, str(case.mtu), case.family.value]
+                cells = [cell(summary, metric) for summary in shown]
+                title = f"{metric.title} {arrow}"
+                rows.append([*about, title, *cells, _noisy_cell(summaries)])
+        return [f"| {' | '.join(row)} |" for row in rows]
 
-def _cpu_model() -> str:
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        key, _, value = line.partition(":")
-        if key.strip() == "model name":
-            return value.strip()
-    return "unknown CPU"  # ARM kernels name only numbers
+    def _notes(self) -> Iterable[str]:
+        pairs = len({entry.pair for entry in self.rounds})
+        yield (
+            f"Medians (least to greatest) of interleaved pairs: {pairs}, of {self.seconds} s a "
+            "round; both ends and the tools on this machine; ↑ more is better, ↓ less is."
+        )
+        described = {case.workload.name: case.workload.description for case in self.cases}
+        yield "; ".join(f"{name}: {text}" for name, text in described.items()) + "."
+        yield (
+            "Datagrams are counted as the receiver got them; 1392 bytes (the payload) are 1372 "
+            "where IPv6 leaves no more room. CPU is that of both daemons. In a noisy round others "
+            "had more than 0.2 of a core."
+        )
+        retried = sum(bool(entry.failures) and not entry.has_failed for entry in self.rounds)
+        failed = sum(entry.has_failed for entry in self.rounds)
+        yield f"Rounds: {len(self.rounds)}; failed: {failed}; second attempts: {retried}."
+        yield f"{'; '.join(tested.version for tested in self.implementations)}."
+        yield f"{self.machine}."
+
+
+def _case_json(case: Case) -> dict[str, object]:
+    return {"workload": case.workload.name, "mtu": case.mtu, "family": case.family.value}
+
+
+def _ratio_cell(summary: Summary, metric: Metric) -> str:
+    spread = summary.ratios.get(metric.name)
+    return _with_failures(summary, spread.format(2) if spread else None)
+
+
+def _figure_cell(summary: Summary, metric: Metric) -> str:
+    spread = summary.figures.get(metric.name)
+    return _with_failures(summary, spread.format(metric.decimals, metric.scale) if spread else None)
+
+
+def _with_failures(summary: Summary, text: str | None) -> str:
+    failed = f"{summary.failed_rounds} of {summary.rounds} failed"
+    if summary.failed_rounds and text:
+        return f"{text}; {failed}"
+    return text or (failed if summary.failed_rounds else "-")
+
+
+def _noisy_cell(summaries: Sequence[Summary]) -> str:
+    noisy = sum(summary.noisy_rounds for summary in summaries)
+    return f"{noisy} of {sum(summary.rounds - summary.failed_rounds for summary in summaries)}"

@@ -1,9 +1,10 @@
 """Two network namespaces joined by a veth pair, a daemon in each, and the tunnel between them.
 
 1. the namespaces and the cable; 2. a daemon in each, in the foreground; 3. keys, endpoints and
-addresses; 4. a ping, so that the handshake is over before anything is measured. All of it is made
-anew for every round: neither the daemons nor the kernel (whose namespaces remember a TCP path)
-know anything from the round before. It is removed in the reverse order, whatever happens.
+addresses; 4. a ping as large as the MTU allows, so that the handshake is over, and the MTU noticed,
+before anything is measured. All of it is made anew for every round: neither the daemons nor the
+kernel (whose namespaces remember a TCP path) know anything from the round before. It is removed in
+the reverse order, whatever happens.
 """
 
 import os
@@ -16,14 +17,22 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
 
+from family import Family
+from implementations import Implementation
 from processes import BenchmarkError, Process, run, wait_until
 
 _SOCKET_DIRECTORY: Final = Path("/var/run/wireguard")
 _TOOLS: Final = ("ip", "wg", "ping", "iperf3")
-_TUNNEL_MTU: Final = 1420
+_ETHERNET_MTUS: Final = (1500, 9000)
 _LISTEN_PORT: Final = 51820
+_ICMP_HEADER_BYTES: Final = 8
 _START_TIMEOUT_SECONDS: Final = 10
-_PING_TIMEOUT_SECONDS: Final = 15  # a lost initiation is sent again after five
+_PING_SECONDS: Final = 15  # a lost initiation is sent again after five
+_PING_TIMEOUT_SECONDS: Final = _PING_SECONDS + 5
+
+
+class NoTunnelError(BenchmarkError):
+    """The daemons, as they are, carry no packet from one end to the other."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,14 @@ class End:
         """Start a program in this namespace; `output` is the file name for what it prints."""
         return Process(_inside(self.namespace, *argv), self.directory / output)
 
+    def sent_bytes(self) -> int:
+        """Return how many bytes this end has sent into the tunnel: proc(5), net/dev."""
+        for line in Path(f"/proc/{self.daemon.pid}/net/dev").read_text().splitlines():
+            name, _, counters = line.partition(":")
+            if name.strip() == self.interface:
+                return int(counters.split()[8])
+        raise BenchmarkError(f"the interface {self.interface} is gone")
+
 
 @dataclass(frozen=True)
 class Tunnel:
@@ -48,6 +65,8 @@ class Tunnel:
 
     left: End
     right: End
+    mtu: int
+    family: Family
 
     def check_running(self) -> None:
         """Raise BenchmarkError if one of the daemons has ended."""
@@ -66,31 +85,34 @@ def check_requirements() -> None:
 
 
 @contextmanager
-def tunnel(program: Path) -> Iterator[Tunnel]:
-    """Yield a tunnel with the daemon `program` at both ends; everything is removed afterwards."""
+def tunnel(implementation: Implementation, mtu: int, family: Family) -> Iterator[Tunnel]:
+    """Yield a tunnel with this daemon at both ends; everything is removed afterwards.
+
+    Raises BenchmarkError, NoTunnelError if no ping of `mtu` bytes comes through.
+    """
     with ExitStack() as made:
         directory = Path(made.enter_context(TemporaryDirectory(prefix="wgd-benchmark-")))
         # The names are ours: nothing of another run, or of the user's, is ever touched.
         names = [f"wgb{os.getpid()}{side}" for side in "lr"]
         for name in names:
             made.enter_context(_namespace(name))
-        _join(names)
+        _join(names, mtu, family)
+        made.enter_context(_owner_kept(_SOCKET_DIRECTORY))
         left, right = (
             End(
                 namespace=name,
                 interface=name,
-                underlay_address=f"192.0.2.{number}",
-                address=f"10.99.0.{number}",
+                underlay_address=family.underlay_address(number),
+                address=family.address(number),
                 directory=directory,
-                daemon=made.enter_context(_daemon(program, name, directory / f"{name}.log")),
+                daemon=made.enter_context(_daemon(implementation, name, directory / f"{name}.log")),
             )
             for number, name in enumerate(names, start=1)
         )
-        _configure(left, right)
-        ping = left.start("ping", "-c", "1", "-w", "10", right.address, output="ping.txt")
-        with ping:
-            ping.wait_for_success(_PING_TIMEOUT_SECONDS)
-        yield Tunnel(left, right)
+        tested = Tunnel(left, right, mtu, family)
+        _configure(tested)
+        _ping_full_size(tested)
+        yield tested
 
 
 def _inside(namespace: str, *argv: str | Path) -> list[str | Path]:
@@ -107,42 +129,87 @@ def _namespace(name: str) -> Iterator[None]:
         run("ip", "netns", "delete", name)
 
 
-def _join(names: Sequence[str]) -> None:
+def _join(names: Sequence[str], mtu: int, family: Family) -> None:
+    datagram = mtu + family.link_mtu_overhead_bytes
+    cable_mtu = next((usual for usual in _ETHERNET_MTUS if usual >= datagram), datagram)
     left, right = names
     cable = ("cable", "netns", left, "type", "veth", "peer", "name", "cable", "netns", right)
     run("ip", "link", "add", *cable)
     for number, name in enumerate(names, start=1):
-        run("ip", "-n", name, "address", "add", f"192.0.2.{number}/24", "dev", "cable")
-        run("ip", "-n", name, "link", "set", "cable", "up")
+        run("ip", "-n", name, "link", "set", "cable", "mtu", str(cable_mtu), "up")
+        _add_address(name, "cable", family.underlay_address(number), family)
+
+
+def _add_address(namespace: str, device: str, address: str, family: Family) -> None:
+    # Nobody else is on the link: an IPv6 address need not wait for that to be proved.
+    at_once = ("nodad",) if family is Family.V6 else ()
+    with_prefix = f"{address}/{family.prefix_length}"
+    run("ip", "-n", namespace, "address", "add", with_prefix, "dev", device, *at_once)
 
 
 @contextmanager
-def _daemon(program: Path, name: str, log: Path) -> Iterator[Process]:
+def _owner_kept(directory: Path) -> Iterator[None]:
+    """Give the directory of all sockets its owner back: boringtun makes it the login user's."""
+    if not directory.exists():
+        yield
+        return
+    before = directory.stat()
+    try:
+        yield
+    finally:
+        os.chown(directory, before.st_uid, before.st_gid)
+
+
+@contextmanager
+def _daemon(implementation: Implementation, name: str, log: Path) -> Iterator[Process]:
     """Run the daemon for interface `name` in the namespace of that name; yield when it listens."""
     uapi_socket = _SOCKET_DIRECTORY / f"{name}.sock"
+    command = _inside(name, *implementation.command(name))
     try:
-        with Process(_inside(name, program, "-f", name), log) as daemon:
+        with Process(command, log, implementation.environment) as daemon:
 
             def listens() -> bool:
                 daemon.check_running()
                 with socket.socket(socket.AF_UNIX) as client:
                     return client.connect_ex(str(uapi_socket)) == 0
 
-            wait_until(listens, _START_TIMEOUT_SECONDS, what=f"{program} listening: {uapi_socket}")
+            what = f"{implementation.name} listening: {uapi_socket}"
+            wait_until(listens, _START_TIMEOUT_SECONDS, what=what)
             yield daemon
     finally:
         uapi_socket.unlink(missing_ok=True)  # in case it had to be killed
 
 
-def _configure(left: End, right: End) -> None:
-    keys = {end.namespace: run("wg", "genkey") for end in (left, right)}
-    for here, there in ((left, right), (right, left)):
-        public_key = run("wg", "pubkey", stdin=keys[there.namespace]).strip()
-        device = ("listen-port", str(_LISTEN_PORT), "private-key", "/dev/stdin")
-        endpoint = f"{there.underlay_address}:{_LISTEN_PORT}"
-        peer = ("peer", public_key, "endpoint", endpoint, "allowed-ips", f"{there.address}/32")
-        command = _inside(here.namespace, "wg", "set", here.interface, *device, *peer)
-        run(*command, stdin=keys[here.namespace])
-        ip = ("ip", "-n", here.namespace)
-        run(*ip, "address", "add", f"{here.address}/24", "dev", here.interface)
-        run(*ip, "link", "set", here.interface, "mtu", str(_TUNNEL_MTU), "up")
+def _configure(tested: Tunnel) -> None:
+    family, ends = tested.family, (tested.left, tested.right)
+    keys = {end.namespace: run("wg", "genkey").strip() for end in ends}
+    for here, there in (ends, ends[::-1]):
+        # All at once: boringtun takes one operation per connection, and no change to a peer.
+        configuration = (
+            f"[Interface]\nPrivateKey = {keys[here.namespace]}\nListenPort = {_LISTEN_PORT}\n"
+            f"[Peer]\nPublicKey = {run('wg', 'pubkey', stdin=keys[there.namespace]).strip()}\n"
+            f"Endpoint = {family.endpoint(there.underlay_address, _LISTEN_PORT)}\n"
+            f"AllowedIPs = {there.address}/{family.host_prefix_length}\n"
+        )
+        setconf = _inside(here.namespace, "wg", "setconf", here.interface, "/dev/stdin")
+        run(*setconf, stdin=configuration)
+    for end in ends:
+        link = ("ip", "-n", end.namespace, "link", "set", end.interface)
+        run(*link, "mtu", str(tested.mtu), "up")
+        _add_address(end.namespace, end.interface, end.address, family)
+
+
+def _ping_full_size(tested: Tunnel) -> None:
+    size = tested.mtu - tested.family.header_bytes - _ICMP_HEADER_BYTES
+    options = ("-M", "do", "-s", str(size), "-c", "1", "-i", "0.2", "-w", str(_PING_SECONDS))
+    with tested.left.start("ping", *options, tested.right.address, output="ping.txt") as ping:
+
+        def is_answered() -> bool:
+            tested.check_running()
+            return ping.has_ended()
+
+        wait_until(is_answered, _PING_TIMEOUT_SECONDS, what="the first ping")
+        try:
+            ping.wait_for_success(0)
+        except BenchmarkError as error:
+            raise NoTunnelError(f"no ping of {tested.mtu} bytes comes through") from error
