@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from wgd import __version__
 from wgd.background import Ready, ensure_standard_descriptors, run_in_background
+from wgd.dataplane.choice import MAX_WORKERS, DataPlaneName, DataPlaneOptions
 from wgd.errors import WgdError
 from wgd.interface_name import check_interface_name
 from wgd.logs import LEVELS, Logs
@@ -32,6 +33,8 @@ environment:
   WG_UAPI_FD=N                    use the listening UAPI socket open as descriptor N
   WG_TUN_NAME_FILE=FILE           macOS: where to write the name that "utun" became
   WGD_UAPI_POLICY, WGD_UAPI_DIR   the same as the options
+  WGD_DATAPLANE, WGD_WORKERS      the same as the options
+  WGD_NO_OFFLOAD=1                the same as --no-offload
 """
 
 
@@ -88,6 +91,25 @@ def _run(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> int
         help="whose container counts as the sandbox; may be repeated "
         f"(default: {DEFAULT_BUNDLE_IDS[0]})",
     )
+    parser.add_argument(
+        "--dataplane",
+        choices=[name.value for name in DataPlaneName],
+        default=environment.get("WGD_DATAPLANE") or DataPlaneName.AUTO.value,
+        help="what moves the packets: the native engine (package wgd-native, Linux), the portable "
+        "one, or native where that is installed (auto, the default)",
+    )
+    parser.add_argument(
+        "--workers",
+        metavar="N",
+        default=environment.get("WGD_WORKERS") or "1",
+        help="native: use this many threads in each direction, for as many cores (default: 1)",
+    )
+    parser.add_argument(
+        "--no-offload",
+        action="store_true",
+        default=environment.get("WGD_NO_OFFLOAD") == "1",
+        help="never let the kernel join or cut packets (GSO, GRO), should its driver fail at it",
+    )
     parser.add_argument("--version", action="version", version=f"wgd {__version__}")
     parsed = parser.parse_args(arguments)
 
@@ -101,6 +123,9 @@ def _run(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> int
         bundle_ids=parsed.sandbox_bundle_id or DEFAULT_BUNDLE_IDS,
         home=home_directory(environment),
     )
+    dataplane = DataPlaneOptions(
+        _dataplane(parsed.dataplane), _workers(parsed.workers), offload=not parsed.no_offload
+    )
     tun_fd = _descriptor(environment, "WG_TUN_FD")
     uapi_fd = _descriptor(environment, "WG_UAPI_FD")
 
@@ -108,7 +133,8 @@ def _run(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> int
         # Imported here, so that a bad name or --help does not wait for the crypto library.
         from wgd.daemon import Options
 
-        return _serve(Options(interface, place, tun_fd, uapi_fd), level or "error", ready)
+        options = Options(interface, place, tun_fd, uapi_fd, dataplane)
+        return _serve(options, level or "error", ready)
 
     if foreground:
         return serve(lambda: None)
@@ -136,6 +162,22 @@ def _policy(text: str) -> SocketPolicy:
     except ValueError:
         names = ", ".join(policy.value for policy in SocketPolicy)
         raise WgdError(f"WGD_UAPI_POLICY={text!r} is no policy: give one of {names}") from None
+
+
+def _dataplane(text: str) -> DataPlaneName:
+    """Return the data plane of that name; argparse does not check what the environment says."""
+    try:
+        return DataPlaneName(text)
+    except ValueError:
+        names = ", ".join(name.value for name in DataPlaneName)
+        raise WgdError(f"WGD_DATAPLANE={text!r} is no data plane: give one of {names}") from None
+
+
+def _workers(text: str) -> int:
+    """Return the number of workers, whether an option or the environment gave it."""
+    if text.isascii() and text.isdigit() and len(text) < 10 and 1 <= int(text) <= MAX_WORKERS:
+        return int(text)
+    raise WgdError(f"--workers or WGD_WORKERS: {text!r} is not a number from 1 to {MAX_WORKERS}")
 
 
 def _descriptor(environment: Mapping[str, str], name: str) -> int | None:

@@ -11,13 +11,13 @@ import contextlib
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import uvloop
 
+from wgd.assembly import follow_system, open_tunnel
 from wgd.background import Ready
-from wgd.clock import SystemClock
-from wgd.dataplane.portable import PortableDataPlane
+from wgd.dataplane.choice import DataPlaneOptions, choose
 from wgd.errors import WgdError
 from wgd.platforms import Platform, SystemTun, this_platform
 from wgd.tun.name_file import write_name_file
@@ -41,6 +41,7 @@ class Options:
     uapi_place: SocketPlace | None
     tun_fd: int | None = None
     uapi_fd: int | None = None
+    dataplane: DataPlaneOptions = field(default_factory=DataPlaneOptions)
 
 
 def serve(options: Options, ready: Ready) -> None:
@@ -62,34 +63,16 @@ async def _serve(options: Options, ready: Ready) -> None:
             loop.add_signal_handler(number, end, number.name)
 
     async with contextlib.AsyncExitStack() as opened:
-        platform = this_platform()
+        choice = choose(options.dataplane)
+        platform = this_platform(choice)
         tun = opened.enter_context(contextlib.closing(_open_tun(platform, options)))
-        clock = SystemClock()
-        dataplane = PortableDataPlane(tun, clock)
-        dataplane.start(loop)
-        opened.callback(dataplane.stop)
-        tunnel = Tunnel(
-            loop,
-            dataplane,
-            clock=clock,
-            open_sockets=platform.open_sockets,
-            source_is_valid=platform.source_is_valid,
-            on_gone=end,
-        )
-        opened.callback(tunnel.close)
+        tunnel = open_tunnel(opened, platform, choice, tun, end)
 
         await _serve_uapi(opened, options, tunnel, tun.name, end)
         write_name_file(options.interface, tun.name)
 
         # Listens from here on; what is slow to load it loads when the loop runs, after `ready`.
-        link = platform.watch_link(
-            loop, on_link=tunnel.link_changed, on_mtu=tunnel.mtu_changed, on_gone=end
-        )
-        opened.callback(link.close)
-        network = platform.watch_network(
-            loop, on_routes_change=tunnel.routes_changed, on_network_change=tunnel.rebind
-        )
-        opened.callback(network.close)
+        follow_system(opened, platform, tunnel, end)
 
         logger.info("event=ready")
         ready()

@@ -15,12 +15,12 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-from wgd.clock import SystemClock
+from wgd.assembly import follow_system, open_tunnel
 from wgd.configuration import DeviceChange, DeviceState
 from wgd.constants import DEFAULT_MTU
+from wgd.dataplane.choice import DataPlaneOptions, choose, choose_for
 from wgd.dataplane.interface import Tun
-from wgd.dataplane.portable import PortableDataPlane
-from wgd.platforms import Platform, this_platform
+from wgd.platforms import this_platform
 from wgd.tunnel import Tunnel
 from wgd.uapi.service import UapiService
 from wgd.uapi.socket_policy import SocketPlace
@@ -49,6 +49,8 @@ class EmbeddedTunnel:
     ) -> "EmbeddedTunnel":
         """Start a tunnel on `tun`, which is up, has this MTU (bytes) and stays the caller's.
 
+        The portable data plane moves its packets, or for a `LinuxTun` made with offloads or several
+        queues the native one.
         `on_gone` is called with a reason when the TUN has disappeared; `stop` is still due. With a
         `uapi_place` (see `wgd.uapi.socket_policy.choose_place`) there is a UAPI socket
         `interface_name`.sock whenever that can be made, and beside it a file `tunnel_name`.name.
@@ -56,7 +58,9 @@ class EmbeddedTunnel:
         Raises ConfigurationError, and leaves nothing behind, if `change` cannot be applied.
         """
         async with contextlib.AsyncExitStack() as opened:
-            tunnel = _open(opened, this_platform(), tun, on_gone or _log_gone)
+            choice = choose_for(tun)
+            platform = this_platform(choice)
+            tunnel = open_tunnel(opened, platform, choice, tun, on_gone or _log_gone)
             tunnel.mtu_changed(mtu)
             tunnel.set(change)
             tunnel.link_changed(True)
@@ -76,24 +80,18 @@ class EmbeddedTunnel:
     ) -> "EmbeddedTunnel":
         """Start a tunnel on the TUN (utun) device behind `fd`, and follow its link and MTU.
 
+        The native data plane moves its packets wherever it is installed.
         Owns `fd` from now on. The rest is as with `start`; also raises WgdError for a descriptor
         that is no TUN device, and OSError if the system's events cannot be had.
         """
-        loop = asyncio.get_running_loop()
-        platform = this_platform()
+        choice = choose(DataPlaneOptions())
+        platform = this_platform(choice)
         on_gone = on_gone or _log_gone
         async with contextlib.AsyncExitStack() as opened:
             tun = opened.enter_context(contextlib.closing(platform.open_tun("utun", fd)))
-            tunnel = _open(opened, platform, tun, on_gone)
+            tunnel = open_tunnel(opened, platform, choice, tun, on_gone)
             tunnel.set(change)
-            link = platform.watch_link(
-                loop, on_link=tunnel.link_changed, on_mtu=tunnel.mtu_changed, on_gone=on_gone
-            )
-            opened.callback(link.close)
-            network = platform.watch_network(
-                loop, on_routes_change=tunnel.routes_changed, on_network_change=tunnel.rebind
-            )
-            opened.callback(network.close)
+            follow_system(opened, platform, tunnel, on_gone)
             if uapi_place is not None:
                 await _serve(opened, tunnel, uapi_place, tun.name, tunnel_name)
             return cls(tunnel, opened.pop_all())
@@ -109,26 +107,6 @@ class EmbeddedTunnel:
     async def stop(self) -> None:
         """End the sessions and give everything back; once or more."""
         await self._opened.aclose()
-
-
-def _open(
-    opened: contextlib.AsyncExitStack, platform: Platform, tun: Tun, on_gone: Callable[[str], None]
-) -> Tunnel:
-    loop = asyncio.get_running_loop()
-    clock = SystemClock()
-    dataplane = PortableDataPlane(tun, clock)
-    dataplane.start(loop)
-    opened.callback(dataplane.stop)
-    tunnel = Tunnel(
-        loop,
-        dataplane,
-        clock=clock,
-        open_sockets=platform.open_sockets,
-        source_is_valid=platform.source_is_valid,
-        on_gone=on_gone,
-    )
-    opened.callback(tunnel.close)
-    return tunnel
 
 
 async def _serve(

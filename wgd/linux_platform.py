@@ -8,6 +8,8 @@ if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
     raise ImportError("this module is for Linux")
 
 from wgd.addresses import Endpoint
+from wgd.dataplane.choice import Choice
+from wgd.errors import WgdError
 from wgd.net import routes, udp
 from wgd.net.link import LinkWatcher
 from wgd.net.routes import RouteWatcher
@@ -19,14 +21,26 @@ class LinuxPlatform:
 
     _tun: LinuxTun
 
+    def __init__(self, choice: Choice) -> None:
+        self._choice = choice
+
     def open_tun(self, name: str, fd: int | None) -> LinuxTun:
         """Make the TUN device `name`, or take over the one behind `fd`. Raises WgdError."""
-        self._tun = LinuxTun.create(name) if fd is None else LinuxTun.from_fd(fd)
+        workers = self._choice.workers
+        offload = self._choice.is_native and self._choice.offload
+        if fd is None:
+            self._tun = LinuxTun.create(name, queues=workers, offload=offload)
+        elif workers == 1:
+            self._tun = LinuxTun.from_fd(fd, offload=offload)
+        else:
+            raise WgdError(f"a descriptor is one queue, {workers} workers are too many: ask for 1")
         return self._tun
 
     def open_sockets(self, port: int, fwmark: int) -> tuple[list[udp.UdpSocket], int]:
         """Open UDP sockets; see `wgd.tunnel.OpenSockets`."""
-        return udp.open_sockets(port, fwmark)
+        return udp.open_sockets(
+            port, fwmark, workers=self._choice.workers, offload=self._choice.offload
+        )
 
     def source_is_valid(self, endpoint: Endpoint, fwmark: int) -> bool:
         """Judge a pinned source; see `wgd.tunnel.SourceIsValid`."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from wgd.addresses import Endpoint
+from wgd.dataplane.choice import Choice
 from wgd.dataplane.interface import Tun
 from wgd.errors import WgdError
 from wgd.tunnel import TunnelSocket
@@ -68,12 +69,15 @@ class Platform(Protocol):
         """
 
 
-def this_platform() -> Platform:
-    """Return the platform of this system. Raises WgdError where wgd does not run."""
+def this_platform(choice: Choice) -> Platform:
+    """Return the platform of this system, which opens what the chosen engine needs.
+
+    Raises WgdError where wgd does not run.
+    """
     if sys.platform == "linux":
         from wgd.linux_platform import LinuxPlatform
 
-        return LinuxPlatform()
+        return LinuxPlatform(choice)
     if sys.platform == "darwin":
         from wgd.darwin_platform import DarwinPlatform
 

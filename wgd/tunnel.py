@@ -19,7 +19,7 @@ from wgd.addresses import Endpoint
 from wgd.clock import Clock
 from wgd.configuration import DeviceChange, DeviceState
 from wgd.constants import MILLISECOND_NS, REJECT_AFTER_TIME_NS
-from wgd.dataplane.interface import DatagramSocket, DataPlane, Event, TunClosed
+from wgd.dataplane.interface import DatagramSocket, DataPlane, OffloadOff, Report, TunClosed
 from wgd.device import Device
 from wgd.errors import ConfigurationError
 
@@ -45,7 +45,7 @@ class TunnelSocket(DatagramSocket, Protocol):
 
 
 OpenSockets = Callable[[int, int], tuple[Sequence[TunnelSocket], int]]
-"""Given port (0: any) and fwmark, returns at most one socket per family and the port they share.
+"""Given port (0: any) and fwmark, returns sockets for each family and the port they share.
 
 Raises OSError.
 """
@@ -77,7 +77,7 @@ class Tunnel:
         self._source_is_valid = source_is_valid
         self._on_gone = on_gone
         self._device = Device(dataplane, os.urandom)
-        self._events: deque[Event] = deque()
+        self._events: deque[Report] = deque()
         """Reported by the data plane and not handled yet."""
         self._sockets: Sequence[TunnelSocket] = ()
         self._link_is_up = False
@@ -235,6 +235,8 @@ class Tunnel:
             event = self._events.popleft()
             if isinstance(event, TunClosed):
                 self._on_gone(event.reason)
+            elif isinstance(event, OffloadOff):
+                logger.info("event=offload_off name=%s reason=%r", event.name, event.reason)
             else:
                 self._device.on_event(event, now)
         if self._events:

@@ -302,10 +302,10 @@ def tun(testbed: Testbed, namespace: Namespace, tun_flags: int) -> Iterator[tupl
 )
 @pytest.mark.parametrize("options", [[], ["-f"]], ids=["background", "foreground"])
 def test_a_handed_tun_is_used(
-    testbed: Testbed, namespace: Namespace, tun: tuple[str, int], options: list[str]
+    testbed: Testbed, namespace: Namespace, tun: tuple[str, int], options: list[str], engine: str
 ) -> None:
     name, fd = tun
-    environment = {"WG_TUN_FD": str(fd)}
+    environment = {"WG_TUN_FD": str(fd), "WGD_DATAPLANE": engine}
     program = testbed.run_program(namespace, *options, name, environment=environment, pass_fds=[fd])
     daemon = Daemon(namespace, name, program)
     wait_until(daemon.socket_path.is_socket, what=f"the socket; {program.output}")

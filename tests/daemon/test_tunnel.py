@@ -16,6 +16,12 @@ pytestmark = pytest.mark.netns
 
 
 @pytest.fixture
+def testbed(testbed_per_engine: Testbed) -> Testbed:
+    """All of this holds for every engine."""
+    return testbed_per_engine
+
+
+@pytest.fixture
 def tunnel(testbed: Testbed) -> Tunnel:
     return Tunnel.build(testbed)
 

@@ -10,14 +10,17 @@ import random
 import select
 import struct
 from dataclasses import dataclass
+from typing import Protocol
 
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from wgd.addresses import Endpoint, Prefix
 from wgd.clock import VirtualClock
-from wgd.dataplane.interface import PeerId
+from wgd.dataplane.interface import DatagramSocket, DataPlane, PeerId
 from wgd.dataplane.keypairs import Session
 from wgd.dataplane.portable import PortableDataPlane
+from wgd.dataplane.portable_state import Drops
+from wgd.dataplane.reader import Loop
 from wgd.net.memory import MemoryNetwork, MemorySocket
 from wgd.noise.keypair import Keypair
 from wgd.tun.memory import MemoryTun
@@ -101,8 +104,23 @@ class FarEnd:
         return struct.pack("<IIQ", 4, self.our_index, counter) + sealed
 
 
+class SteppedEngine(DataPlane, Protocol):
+    """What the tests need of an engine beyond the interface."""
+
+    @property
+    def drops(self) -> Drops: ...
+
+    def start(self, loop: Loop) -> None: ...
+
+    def stop(self) -> None: ...
+
+    def receive_from_tun(self) -> bool: ...
+
+    def receive_from_socket(self, socket: DatagramSocket) -> bool: ...
+
+
 class Lab:
-    """An engine with two peers: A has 10.0.0.0/8 and fd00::/8, B has 10.1.0.0/16."""
+    """The portable engine with two peers: A has 10.0.0.0/8 and fd00::/8, B has 10.1.0.0/16."""
 
     def __init__(self) -> None:
         self.clock = VirtualClock()
@@ -115,7 +133,7 @@ class Lab:
         self.at_a = self.network.host("a", A_ADDRESS).bind(port=PORT)
         self.at_b = self.network.host("b", B_ADDRESS).bind(port=PORT)
         self.at_a6 = self.network.host("a6", "2001:db8::1").bind(port=PORT, is_ipv6=True)
-        self.engine = PortableDataPlane(self.tun, self.clock)
+        self.engine = self.make_engine()
         self.engine.attach_sockets([self.socket, self.socket6])
         for peer, address, prefixes in (
             (A, A_ADDRESS, ("10.0.0.0/8", "fd00::/8")),
@@ -126,6 +144,10 @@ class Lab:
             for text in prefixes:
                 self.engine.add_allowed_ip(peer, prefix(text))
         self._indices = 1000
+
+    def make_engine(self) -> SteppedEngine:
+        """The engine that this laboratory is about."""
+        return PortableDataPlane(self.tun, self.clock)
 
     def close(self) -> None:
         """Give everything back."""
@@ -175,6 +197,7 @@ class Lab:
         self._current(peer).send_counter = counter
 
     def _current(self, peer: PeerId) -> Session:
+        assert isinstance(self.engine, PortableDataPlane)
         session = self.engine._state.peers[peer].keypairs.current
         assert session is not None
         return session
@@ -217,3 +240,18 @@ class Lab:
     def is_readable(self) -> bool:
         """Whether the engine's event descriptor is."""
         return bool(select.select([self.engine.event_fd()], [], [], 0)[0])
+
+
+class NativeLab(Lab):
+    """The native engine with the same peers, stepped on objects: no thread runs."""
+
+    def make_engine(self) -> SteppedEngine:
+        from wgd.dataplane.native import NativeDataPlane
+
+        return NativeDataPlane(self.tun, self.clock)
+
+    def set_send_counter(self, peer: PeerId, counter: int) -> None:
+        from wgd.dataplane.native import NativeDataPlane
+
+        assert isinstance(self.engine, NativeDataPlane)
+        self.engine._engine.set_send_counter(peer, counter)

@@ -3,13 +3,13 @@
 import pytest
 
 from tests.dataplane.lab import SECOND, A, B, Lab, ipv4
-from wgd.dataplane.interface import BecameActive, Event, KeypairConfirmed, NeedsHandshake
+from wgd.dataplane.interface import BecameActive, KeypairConfirmed, NeedsHandshake, Report
 
 OUT = ("10.9.9.9", "10.2.0.1")
 IN = ("10.2.0.1", "10.9.9.9")
 
 
-def wanted(lab: Lab) -> list[Event]:
+def wanted(lab: Lab) -> list[Report]:
     """The waiting events but for BecameActive, of which test_stamps speaks."""
     return [event for event in lab.engine.drain_events() if not isinstance(event, BecameActive)]
 

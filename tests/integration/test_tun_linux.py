@@ -9,8 +9,11 @@ import struct
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import pytun
 
 from tests.integration.conftest import MakeNamespace
 from tests.testbed.namespaces import Namespace, run, unique_name
@@ -21,7 +24,8 @@ from wgd.tun.linux import LinuxTun
 pytestmark = pytest.mark.netns
 
 IFF_TUN, IFF_TAP, IFF_NO_PI, IFF_VNET_HDR = 0x1, 0x2, 0x1000, 0x4000
-TUNSETIFF, TUNSETVNETHDRSZ = 0x400454CA, 0x400454D8
+TUNSETIFF, TUNSETVNETHDRSZ, TUNSETOFFLOAD = 0x400454CA, 0x400454D8, 0x400454D0
+CHECKSUM, TSO4, TSO6, ECN, USO4, USO6 = 0x01, 0x02, 0x04, 0x08, 0x20, 0x40
 
 
 @pytest.fixture
@@ -168,6 +172,143 @@ def test_a_moved_device_is_asked_in_its_new_namespace(
     exchange(other, tun)
 
 
+# -- for the native data plane ---------------------------------------------------------------------
+
+
+def test_without_offloads_any_data_plane_can_use_it(netns: Namespace, tun: LinuxTun) -> None:
+    assert not tun.needs_native
+    assert (tun.queue_fds, tun.virtio_header_size) == ((tun.fileno(),), 0)
+    assert not tun.has_packet_information
+    assert not netns.has_tcp_segmentation(tun.name)
+
+
+def test_offloads_are_switched_on_when_asked_for(netns: Namespace) -> None:
+    with netns.entered():
+        tun = LinuxTun.create(unique_name("t"), offload=True)
+    assert tun.needs_native
+    assert (tun.queue_fds, tun.virtio_header_size) == ((tun.fileno(),), 10)
+    assert netns.has_tcp_segmentation(tun.name)
+    assert tun.mtu() == 1420
+    tun.close()
+    assert not netns.has_interface(tun.name)
+
+
+def refuse_offloads(monkeypatch: pytest.MonkeyPatch, refused: int) -> list[int]:
+    """Let the kernel know no offload of these; return the list of what it will have been asked."""
+    real = fcntl.ioctl
+    asked: list[int] = []
+
+    def ioctl(fd: int, request: int, argument: Any = 0) -> Any:
+        if request == TUNSETOFFLOAD:
+            asked.append(argument)
+            if argument & refused:
+                raise OSError(errno.EINVAL, "Invalid argument")
+        return real(fd, request, argument)
+
+    monkeypatch.setattr(fcntl, "ioctl", ioctl)
+    return asked
+
+
+@pytest.mark.parametrize(
+    ("refused", "left"),
+    [
+        (0, CHECKSUM | TSO4 | TSO6 | ECN | USO4 | USO6),
+        (USO4 | USO6, CHECKSUM | TSO4 | TSO6 | ECN),
+        (USO4 | USO6 | ECN, CHECKSUM | TSO4 | TSO6),
+        (USO4 | USO6 | ECN | TSO6, CHECKSUM),
+        (USO4 | USO6 | ECN | TSO6 | CHECKSUM, 0),
+    ],
+)
+def test_what_the_kernel_does_not_know_is_left_out(
+    netns: Namespace, monkeypatch: pytest.MonkeyPatch, refused: int, left: int
+) -> None:
+    asked = refuse_offloads(monkeypatch, refused)
+    with netns.entered():
+        tun = LinuxTun.create(unique_name("t"), offload=True)
+    monkeypatch.undo()
+    assert asked[-1] == left
+    assert tun.needs_native == (left != 0)
+    assert netns.has_tcp_segmentation(tun.name) == bool(left & TSO4)
+    tun.close()
+
+
+def test_a_kernel_without_virtio_headers_does_without(
+    netns: Namespace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = pytun.TunTapDevice
+
+    def old_kernel(name: str, flags: int) -> Any:
+        if flags & IFF_VNET_HDR:
+            raise OSError(errno.EINVAL, "Invalid argument")
+        return real(name, flags=flags)
+
+    monkeypatch.setattr(pytun, "TunTapDevice", old_kernel)
+    with netns.entered():
+        tun = LinuxTun.create(unique_name("t"), offload=True)
+    assert (tun.needs_native, tun.virtio_header_size) == (False, 0)
+    exchange(netns, tun)
+    tun.close()
+
+
+@pytest.mark.parametrize("offload", [True, False])
+def test_several_queues_are_several_descriptors_of_one_interface(
+    netns: Namespace, offload: bool
+) -> None:
+    with netns.entered():
+        tun = LinuxTun.create(unique_name("t"), queues=3, offload=offload)
+    assert len(set(tun.queue_fds)) == 3
+    assert tun.needs_native
+    for fd in tun.queue_fds:
+        assert fcntl.ioctl(fd, 0x800454D2, bytes(40))[:16].rstrip(b"\0") == tun.name.encode()
+        assert (os.get_blocking(fd), os.get_inheritable(fd)) == (False, False)
+    fds = tun.queue_fds
+    tun.close()
+    tun.close()
+    assert not netns.has_interface(tun.name)
+    for fd in fds:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_an_interface_that_is_there_is_not_shared_by_queues(netns: Namespace) -> None:
+    name, open_files = unique_name("t"), len(list(Path("/proc/self/fd").iterdir()))
+    for kind, queues, reason in (
+        (["multi_queue"], 1, "a TUN of several queues"),
+        (["multi_queue"], 2, "several workers need a new one"),
+        ([], 2, "several workers need a new one"),
+    ):
+        netns.ip("tuntap", "add", "dev", name, "mode", "tun", *kind)
+        with netns.entered(), pytest.raises(WgdError, match=f"'{name}': .*{reason}"):
+            LinuxTun.create(name, queues=queues)
+        netns.ip("link", "delete", name)
+    assert len(list(Path("/proc/self/fd").iterdir())) == open_files
+
+
+def test_offloads_that_a_predecessor_left_on_are_switched_off(netns: Namespace) -> None:
+    name = unique_name("t")
+    netns.ip("tuntap", "add", "dev", name, "mode", "tun")
+    for offload in (True, False):
+        with netns.entered():
+            tun = LinuxTun.create(name, offload=offload)
+        assert netns.has_tcp_segmentation(name) == offload
+        tun.close()
+    netns.ip("link", "delete", name)
+
+
+@pytest.mark.parametrize("flags", [IFF_NO_PI | IFF_VNET_HDR, IFF_VNET_HDR, IFF_NO_PI, 0])
+def test_a_descriptor_gets_offloads_if_it_has_the_headers_for_them(
+    netns: Namespace, flags: int
+) -> None:
+    fd, name = open_raw(netns, IFF_TUN | flags, 12 if flags & IFF_VNET_HDR else None)
+    tun = LinuxTun.from_fd(fd, offload=True)
+    assert tun.queue_fds == (fd,)
+    assert tun.virtio_header_size == (12 if flags & IFF_VNET_HDR else 0)
+    assert tun.has_packet_information == (not flags & IFF_NO_PI)
+    assert tun.needs_native == bool(flags & IFF_VNET_HDR)
+    assert netns.has_tcp_segmentation(name) == bool(flags & IFF_VNET_HDR)
+    tun.close()
+
+
 # -- refusals --------------------------------------------------------------------------------------
 
 
@@ -254,8 +395,7 @@ def test_a_descriptor_is_taken_over_whatever_headers_it_has(
 
 def test_offloads_of_a_taken_over_descriptor_are_switched_off(netns: Namespace) -> None:
     fd, _name = open_raw(netns, IFF_TUN | IFF_NO_PI | IFF_VNET_HDR)
-    checksum, tso4 = 1, 2
-    fcntl.ioctl(fd, 0x400454D0, checksum | tso4)  # TUNSETOFFLOAD, as wireguard-go leaves it
+    fcntl.ioctl(fd, TUNSETOFFLOAD, CHECKSUM | TSO4)  # as wireguard-go leaves it
     tun = LinuxTun.from_fd(fd)
     netns.add_address(tun.name, "10.9.0.1/24")
     netns.ip("link", "set", tun.name, "up")

@@ -25,10 +25,16 @@ def cleanup() -> Iterator[ExitStack]:
 
 
 def opened(
-    netns: Namespace, cleanup: ExitStack, port: int = 0, fwmark: int = 0
+    netns: Namespace,
+    cleanup: ExitStack,
+    port: int = 0,
+    fwmark: int = 0,
+    *,
+    workers: int = 1,
+    offload: bool = True,
 ) -> tuple[list[UdpSocket], int]:
     with netns.entered():
-        sockets, bound = open_sockets(port, fwmark)
+        sockets, bound = open_sockets(port, fwmark, workers=workers, offload=offload)
     for each in sockets:
         cleanup.callback(each.close)
     return sockets, bound
@@ -106,6 +112,66 @@ def test_datagrams_sent_together_are_received_together(
     assert select.select([sender], [], [], 5)[0]
     length, size, _ = sender.receive_into(memoryview(buffer))
     assert (size, bytes(buffer[:length])) == (1000, datagrams)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_without_offloads_datagrams_stay_apart(
+    netns: Namespace, cleanup: ExitStack, address: str
+) -> None:
+    senders, _ = opened(netns, cleanup)
+    receivers, port = opened(netns, cleanup, offload=False)
+    sender, receiver = (
+        next(udp for udp in sockets if udp.is_ipv6 == (":" in address))
+        for sockets in (senders, receivers)
+    )
+    assert receiver.max_segments == 1
+    datagrams = os.urandom(3 * 1000)
+    sender.send_segments(memoryview(datagrams), 1000, Endpoint(address, port))
+    for start in (0, 1000, 2000):
+        assert receive(receiver)[0] == datagrams[start : start + 1000]
+
+
+# -- several sockets of one family -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize("port", [0, 5555])
+def test_every_worker_has_a_socket_of_each_family_on_one_port(
+    netns: Namespace, cleanup: ExitStack, port: int
+) -> None:
+    sockets, bound = opened(netns, cleanup, port, workers=3)
+    assert {udp.port for udp in sockets} == {bound}
+    assert bound == port or port == 0
+    assert sorted(udp.is_ipv6 for udp in sockets) == [False] * 3 + [True] * 3
+    assert len({udp.fileno() for udp in sockets}) == 6
+
+
+def test_each_sender_is_always_heard_by_the_same_of_several_sockets(
+    netns: Namespace, cleanup: ExitStack
+) -> None:
+    sockets, port = opened(netns, cleanup, workers=3)
+    receivers = [udp for udp in sockets if not udp.is_ipv6]
+    heard: dict[int, int] = {}
+    for n in range(60):
+        with netns.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.connect(("127.0.0.1", port))
+            chosen = set()
+            for _ in range(3):
+                sender.send(b"x")
+                (ready,) = select.select(receivers, [], [], 5)[0]
+                receive(ready)
+                chosen.add(ready.fileno())
+            (heard[n],) = chosen
+    assert len(set(heard.values())) == 3
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_port_that_others_share_is_busy(
+    netns: Namespace, cleanup: ExitStack, workers: int
+) -> None:
+    _sockets, port = opened(netns, cleanup, workers=2)
+    with pytest.raises(OSError, match="in use") as caught:
+        opened(netns, cleanup, port, workers=workers)
+    assert caught.value.errno == errno.EADDRINUSE
 
 
 def test_socket_buffers_go_beyond_the_systems_limit(netns: Namespace, cleanup: ExitStack) -> None:

@@ -9,7 +9,7 @@ import shlex
 import pytest
 
 from tests.testbed import End, Testbed, Tunnel, only_wgd, require, wait_until
-from tests.testbed.transfer import transfer
+from tests.testbed.transfer import MTUS, exchange_everything, transfer
 
 pytestmark = [pytest.mark.netns, pytest.mark.interop]
 
@@ -19,6 +19,12 @@ PEER = os.environ.get("WGD_TEST_PEER", "wireguard-go")
 @pytest.fixture(autouse=True)
 def _peer_is_there() -> None:
     require(shlex.split(PEER)[0])
+
+
+@pytest.fixture
+def testbed(testbed_per_engine: Testbed) -> Testbed:
+    """All of this holds for every engine."""
+    return testbed_per_engine
 
 
 @pytest.fixture(params=["initiator", "responder"])
@@ -61,6 +67,13 @@ def test_tcp_arrives_unchanged(testbed: Testbed, inner: int) -> None:
     for sender, receiver in ((ours, theirs), (theirs, ours)):
         address = receiver.inner4 if inner == 4 else receiver.inner6
         transfer(sender.home, receiver.home, address, 4_000_037)
+
+
+@pytest.mark.parametrize("mtu", MTUS)
+def test_every_mtu(testbed: Testbed, mtu: int) -> None:
+    command = shlex.split(PEER)
+    tunnel = Tunnel.build(testbed, right_command=command, outer_mtu=max(1500, mtu + 80))
+    exchange_everything(tunnel, mtu)
 
 
 @only_wgd("link down drops the sessions")

@@ -31,13 +31,14 @@ class Testbed:
     """Namespaces, links, daemons and secrets of one test; a context manager.
 
     On the way out it ends the daemons, removes all it made, and checks that no daemon ever
-    printed a secret: that holds for every test there is.
+    printed a secret: that holds for every test there is. `environment` is for all daemons.
     """
 
     __test__ = False  # pytest: this is not a class of tests
 
-    def __init__(self, *, show_logs: bool = True) -> None:
+    def __init__(self, *, show_logs: bool = True, environment: Mapping[str, str] = _QUIET) -> None:
         self._show_logs = show_logs
+        self._environment = environment
         self._namespaces: list[Namespace] = []
         self._programs: list[Program] = []
         self._secrets: list[str] = []
@@ -143,7 +144,7 @@ class Testbed:
             [*(daemon_command() if command is None else command), *arguments],
             unique_name("start"),
             self.directory,
-            environment,
+            {**self._environment, **environment},
             pass_fds,
         )
         self._programs.append(program)
@@ -156,9 +157,15 @@ class Testbed:
         interface: str | None = None,
         command: Iterable[str | Path] | None = None,
         environment: Mapping[str, str] = _VERBOSE,
+        engine: str | None = None,
     ) -> Daemon:
-        """Start a daemon in the background, as wg-quick does; it is ready on return."""
+        """Start a daemon in the background, as wg-quick does; it is ready on return.
+
+        `engine` is what moves its packets, if that is not left to the daemon.
+        """
         name = interface or self.interface_name()
+        if engine is not None:
+            environment = {**environment, "WGD_DATAPLANE": engine}
         program = self.run_program(namespace, name, command=command, environment=environment)
         daemon = Daemon(namespace, name, program)
         daemon.launch = program.launched()

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tests.testbed.bed import Testbed
+from tests.testbed.engines import ENGINES, require_engine
 from tests.testbed.requirements import require
 
 _measurements: list[str] = []
@@ -15,6 +16,21 @@ def testbed() -> Iterator[Testbed]:
     """A testbed for one test."""
     require()
     with Testbed() as bed:
+        yield bed
+
+
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    """An engine that moves packets: the test runs once for each."""
+    require_engine(request.param)
+    return str(request.param)
+
+
+@pytest.fixture
+def testbed_per_engine(engine: str) -> Iterator[Testbed]:
+    """A testbed whose daemons use this engine."""
+    require()
+    with Testbed(environment={"WGD_DATAPLANE": engine}) as bed:
         yield bed
 
 

@@ -1,11 +1,13 @@
 """Network namespaces: commands, sockets and pings inside them."""
 
 import ctypes
+import fcntl
 import itertools
 import os
 import re
 import signal
 import socket
+import struct
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CLONE_NEWNET = 0x4000_0000
+_SIOCETHTOOL, _ETHTOOL_GTSO = 0x8946, 0x1E
 _libc = ctypes.CDLL(None, use_errno=True)
 _serial = itertools.count()
 
@@ -99,6 +102,14 @@ class Namespace:
     def has_interface(self, interface: str) -> bool:
         """Whether an interface of that name exists here."""
         return self.ip("link", "show", "dev", interface, check=False).returncode == 0
+
+    def has_tcp_segmentation(self, interface: str) -> bool:
+        """Whether an interface is given TCP packets of more than its MTU (`ethtool -k`, tso)."""
+        value = ctypes.create_string_buffer(struct.pack("II", _ETHTOOL_GTSO, 0), 8)
+        request = struct.pack("16sP16x", interface.encode(), ctypes.addressof(value))
+        with self.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            fcntl.ioctl(asked.fileno(), _SIOCETHTOOL, request)
+        return bool(struct.unpack("II", value.raw)[1])
 
     @contextmanager
     def entered(self) -> Iterator[None]:

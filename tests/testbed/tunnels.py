@@ -79,6 +79,8 @@ class Tunnel:
         with_preshared_key: bool = False,
         left_command: list[str] | None = None,
         right_command: list[str] | None = None,
+        left_engine: str | None = None,
+        right_engine: str | None = None,
         without_ipv6: bool = False,
         outer_mtu: int = 1500,
         left_knows_right: bool = True,
@@ -98,7 +100,7 @@ class Tunnel:
         left, right = (
             End(
                 home=namespace,
-                daemon=bed.daemon(namespace, command=command),
+                daemon=bed.daemon(namespace, command=command, engine=engine),
                 keys=bed.keys(),
                 port=port,
                 outer4=f"192.0.2.{n}",
@@ -106,9 +108,9 @@ class Tunnel:
                 inner4=f"10.77.0.{n}",
                 inner6=f"fd77::{n}",
             )
-            for n, namespace, command, port in (
-                (1, namespaces[0], left_command, LEFT_PORT),
-                (2, namespaces[1], right_command, RIGHT_PORT),
+            for n, namespace, command, engine, port in (
+                (1, namespaces[0], left_command, left_engine, LEFT_PORT),
+                (2, namespaces[1], right_command, right_engine, RIGHT_PORT),
             )
         )
         tunnel = cls(bed, left, right, preshared_key)

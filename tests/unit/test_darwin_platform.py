@@ -14,6 +14,7 @@ import pytest
 from wgd import darwin_platform, platforms
 from wgd.cli import main
 from wgd.darwin_platform import DarwinPlatform
+from wgd.dataplane.choice import Choice
 from wgd.errors import WgdError
 from wgd.net import darwin_udp
 from wgd.tun.darwin import DarwinTun
@@ -25,7 +26,7 @@ import asyncio, importlib.abc, os, sys
 import uvloop, cryptography, nacl.bindings  # the libraries of this machine, before it changes
 class Blocked(importlib.abc.MetaPathFinder):
     def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] in ("pytun", "pyroute2"):
+        if name.partition(".")[0] in ("pytun", "pyroute2", "wgd_native"):
             raise ImportError(f"{name} is for Linux")
 sys.meta_path.insert(0, Blocked())
 sys.platform = "darwin"
@@ -33,7 +34,9 @@ for name in ("eventfd", "O_PATH", "setns"):
     if hasattr(os, name):
         delattr(os, name)
 import wgd.cli, wgd.daemon, wgd.platforms
-print(type(wgd.platforms.this_platform()).__name__)
+from wgd.dataplane.choice import DataPlaneOptions, choose
+choice = choose(DataPlaneOptions())
+print(type(wgd.platforms.this_platform(choice)).__name__, choice.is_native)
 from wgd.dataplane.wakeup import Wakeup
 wakeup = Wakeup(); wakeup.set(); wakeup.clear(); wakeup.close()
 linux = [name for name in sys.modules if name in (
@@ -48,13 +51,14 @@ def test_on_macos_nothing_of_linux_is_loaded() -> None:
         [sys.executable, "-c", LIKE_MACOS], cwd=ROOT, capture_output=True, text=True, timeout=60
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.splitlines() == ["DarwinPlatform", "[]"]
+    assert ran.stdout.splitlines() == ["DarwinPlatform False", "[]"]
 
 
 def test_on_linux_nothing_of_macos_is_loaded() -> None:
     program = (
         "import sys, wgd.daemon, wgd.platforms\n"
-        "print(type(wgd.platforms.this_platform()).__name__)\n"
+        "from wgd.dataplane.choice import Choice\n"
+        "print(type(wgd.platforms.this_platform(Choice(is_native=False))).__name__)\n"
         "print([name for name in sys.modules if 'darwin' in name and name.startswith('wgd')])\n"
     )
     ran = subprocess.run(
@@ -66,7 +70,7 @@ def test_on_linux_nothing_of_macos_is_loaded() -> None:
 def test_another_system_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "sunos5")
     with pytest.raises(WgdError, match="wgd does not run on sunos5: use Linux or macOS"):
-        platforms.this_platform()
+        platforms.this_platform(Choice(is_native=False))
 
 
 class FakeTun:

@@ -5,9 +5,10 @@ the present endpoint of each peer. The control plane owns the protocol: handshak
 configuration. Calls go down and never block or fail for a known peer; events come up through a
 file descriptor to wait on and a call that drains a typed list. DESIGN: no event per packet.
 
-Both engines (`portable`, `native`) pass the tests in tests/dataplane.
+Both engines (`portable`, `native`; `choice` says which) pass the tests in tests/dataplane.
 """
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, NewType, Protocol
@@ -58,7 +59,22 @@ class TunClosed:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class OffloadOff:
+    """The engine does without one of the kernel's offloads from now on: it has failed here.
+
+    Nothing was lost and nothing need be done; it is worth a line in the log.
+    """
+
+    name: str
+    reason: str
+
+
 Event = NeedsHandshake | BecameActive | KeypairConfirmed | TunClosed
+"""What changes something for a device or its owner."""
+
+Report = Event | OffloadOff
+"""All that an engine reports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +163,10 @@ class DataPlane(Protocol):
     # -- the outside world: sockets come and go with the link ------------------------------------
 
     def attach_sockets(self, sockets: Sequence[DatagramSocket]) -> None:
-        """Use these sockets (at most one per family) instead of any before; none stops UDP.
+        """Use these sockets instead of any before; none stops UDP.
 
-        The caller keeps ownership of the old and the new ones. Pinned sources are forgotten.
+        At most one per family, or for an engine with several workers one for each, on one port. The
+        caller keeps ownership of the old and the new ones. Pinned sources are forgotten.
         """
 
     def set_mtu(self, mtu: int) -> None:
@@ -256,7 +273,20 @@ class DataPlane(Protocol):
     def event_fd(self) -> int:
         """Return a descriptor that is readable while events or handshake messages wait."""
 
-    def drain_events(self) -> list[Event]:
+    def drain_events(self) -> Sequence[Report]:
         """Return all waiting events, oldest first, and make the descriptor unreadable unless
         handshake messages are still queued.
+        """
+
+
+class Engine(DataPlane, Protocol):
+    """A data plane and its life, for the owner of the TUN."""
+
+    def start(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Move packets from now on. Not before a fork: there may be threads. Raises OSError."""
+
+    def stop(self) -> None:
+        """Move no more, erase all keypairs and close the event descriptor; once or more.
+
+        Comes before the TUN is closed.
         """

@@ -1,4 +1,4 @@
-"""The UDP sockets of the portable data plane on Linux: one per address family, on one port.
+"""The UDP sockets of the data plane on Linux: all on one port, one per family and worker.
 
 What is common to all systems is in `endpoint_socket`; here are marks, large buffers and batches.
 """
@@ -38,20 +38,33 @@ class UdpSocket(EndpointSocket):
     Calls raise OSError and leave it to the engine: BlockingIOError when nothing can be done now,
     EINVAL, or on newer kernels for IPv4 ENETUNREACH, when a pinned source address is no longer
     ours. ICMP errors of earlier datagrams are not reported on such a socket.
+
+    `offload` lets the kernel join and cut datagrams. `reuse_port` binds it beside others that share
+    their port, which tells nobody that the port is taken.
     """
 
-    def __init__(self, family: socket.AddressFamily, port: int, fwmark: int) -> None:
+    def __init__(
+        self,
+        family: socket.AddressFamily,
+        port: int,
+        fwmark: int,
+        *,
+        offload: bool = True,
+        reuse_port: bool = False,
+    ) -> None:
         super().__init__(
             socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC),
             is_ipv6=family == socket.AF_INET6,
             packet_information=pktinfo.LINUX,
         )
         try:
-            self.max_segments = MAX_SEGMENTS if self._enable_offloads() else 1
+            self.max_segments = MAX_SEGMENTS if offload and self._enable_offloads() else 1
             self._set_buffer(SO_RCVBUFFORCE, socket.SO_RCVBUF)
             self._set_buffer(SO_SNDBUFFORCE, socket.SO_SNDBUF)
             if fwmark:
                 self.set_fwmark(fwmark)
+            if reuse_port:
+                self.share_port()
             self._bind(port)
         except OSError:
             self.close()
@@ -71,6 +84,10 @@ class UdpSocket(EndpointSocket):
             self._socket.setsockopt(socket.SOL_SOCKET, force_option, BUFFER_SIZE)
         except PermissionError:
             self._socket.setsockopt(socket.SOL_SOCKET, option, BUFFER_SIZE)
+
+    def share_port(self) -> None:
+        """Let other sockets that share theirs bind to this port, too. Raises OSError."""
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 
     def set_fwmark(self, mark: int) -> None:
         """Mark what is sent from now on (0..2^32-1, 0 for none). Raises OSError (EPERM)."""
@@ -103,11 +120,33 @@ class UdpSocket(EndpointSocket):
         self._socket.sendmsg((datagrams,), [*ancillary, segment], 0, address)
 
 
-def open_sockets(port: int, fwmark: int = 0) -> tuple[list[UdpSocket], int]:
-    """Bind one UDP socket per address family this host has, on one port; return them and the port.
+def open_sockets(
+    port: int, fwmark: int = 0, *, workers: int = 1, offload: bool = True
+) -> tuple[list[UdpSocket], int]:
+    """Bind UDP sockets, per address family this host has one for each of `workers`, on one port.
 
-    Port 0 takes a random port that is free in both families. Raises OSError: EADDRINUSE when the
-    port is taken in either family, EPERM when `fwmark` may not be set, EAFNOSUPPORT without any
-    family. Nothing stays open then.
+    Returns them and the port. Of several, the kernel gives each datagram to one, always the same
+    for one sender. Port 0 takes a random port that is free in both families.
+
+    Raises OSError: EADDRINUSE when the port is taken in either family, EPERM when `fwmark` may not
+    be set, EAFNOSUPPORT without any family. Nothing stays open then.
     """
-    return open_both_families(lambda family, free: UdpSocket(family, free, fwmark), port)
+
+    def open_one(family: socket.AddressFamily, free: int) -> UdpSocket:
+        return UdpSocket(family, free, fwmark, offload=offload)
+
+    # Only what is bound without sharing can find that the port is taken: share it afterwards.
+    sockets, port = open_both_families(open_one, port)
+    if workers == 1:
+        return sockets, port
+    try:
+        for first in tuple(sockets):
+            first.share_port()
+            family = socket.AF_INET6 if first.is_ipv6 else socket.AF_INET
+            for _ in range(workers - 1):
+                sockets.append(UdpSocket(family, port, fwmark, offload=offload, reuse_port=True))
+    except OSError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets, port

@@ -4,11 +4,18 @@ The device may be renamed and moved to another network namespace while we hold i
 descriptor goes on working. So nothing but `name` (what it was called when we got it) is remembered:
 name, namespace, index and MTU are asked of the kernel, in the namespace where the device now is.
 
-A descriptor from a parent may put headers before each packet. In the order the kernel has them:
+There may be headers before each packet. In the order the kernel has them:
 
     packet information (4 bytes: flags, EtherType), unless made with IFF_NO_PI
-    virtio-net header (10 bytes or more, all zero: no offload), if IFF_VNET_HDR
+    virtio-net header (10 bytes or more; all zero without offloads), if IFF_VNET_HDR
     the IP packet
+
+With offloads on, a packet may be up to 64 KiB of one flow that the virtio-net header tells how to
+cut, and its checksum may be left to us: that is for the native data plane alone.
+
+A device of several queues keeps a flow on one: on the one that the flow's other direction was last
+written to, and until there is such a one on that which a hash gives. So a flow may change its queue
+once, when its first answer comes.
 """
 
 import contextlib
@@ -18,8 +25,8 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
 
 if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
     raise ImportError("this module is for Linux")
@@ -38,6 +45,12 @@ T = TypeVar("T")
 # linux/if_tun.h and linux/sockios.h; the numbers are those of all but MIPS, PowerPC and SPARC.
 IFF_TUN = 0x0001
 IFF_VNET_HDR = 0x4000
+TUN_F_CSUM = 0x01
+TUN_F_TSO4 = 0x02
+TUN_F_TSO6 = 0x04
+TUN_F_TSO_ECN = 0x08
+TUN_F_USO4 = 0x20
+TUN_F_USO6 = 0x40
 TUNGETIFF = 0x800454D2
 TUNSETOFFLOAD = 0x400454D0
 TUNGETVNETHDRSZ = 0x800454D7
@@ -45,6 +58,17 @@ TUNGETDEVNETNS = 0x54E3
 SIOCGIFMTU = 0x8921
 SIOCSIFMTU = 0x8922
 SIOCSIFTXQLEN = 0x8943
+
+# From all we can use down to none; what a kernel does not know it refuses whole. UDP segmentation
+# (USO) came with Linux 6.2.
+_TCP_OFFLOADS: Final = TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6
+_OFFLOADS: Final = (
+    _TCP_OFFLOADS | TUN_F_TSO_ECN | TUN_F_USO4 | TUN_F_USO6,
+    _TCP_OFFLOADS | TUN_F_TSO_ECN,
+    _TCP_OFFLOADS,
+    TUN_F_CSUM,
+    0,
+)
 
 # Packets that wait for us to read them. With the kernel's 500 one busy TCP stream overflows the
 # queue while we are not on a CPU, and a ping beside it is lost.
@@ -59,51 +83,70 @@ _IFREQ_INT = struct.Struct("16si20x")
 
 
 class LinuxTun:
-    """One queue of a TUN device: the `Tun` of the data plane, and what the daemon asks of it.
+    """A TUN device: the `Tun` of the data plane, what the native one starts on (`QueuedTun`), and
+    what the daemon asks of it.
 
-    Reading and writing raise OSError: BlockingIOError when it is empty, EIO while the link is down
-    and EBADFD once the device is deleted. Use `create` or `from_fd`; `close` gives it back.
+    Reading and writing, on the first queue, raise OSError: BlockingIOError when it is empty, EIO
+    while the link is down and EBADFD once the device is deleted. Use `create` or `from_fd`; `close`
+    gives it back.
     """
 
-    def __init__(self, fd: int, name: str) -> None:
+    def __init__(self, queue_fds: Sequence[int], name: str) -> None:
         self.name = name
-        self._fd = fd
-        self._set_headers(b"", b"")
+        self.queue_fds = tuple(queue_fds)
+        self._fd = self.queue_fds[0]
+        self._has_offloads = False
+        self._set_headers(has_packet_information=False, virtio_header_size=0)
 
-    def _set_headers(self, ipv4: bytes, ipv6: bytes) -> None:
-        """Put these headers, of one size, before packets written; strip as much from those read."""
-        self._header_size = len(ipv4)
-        self._header_ipv4 = ipv4
-        self._header_ipv6 = ipv6
+    def _set_headers(self, *, has_packet_information: bool, virtio_header_size: int) -> None:
+        """Put these headers before packets written; strip as much from those read."""
+        self.has_packet_information = has_packet_information
+        self.virtio_header_size = virtio_header_size
+        zeros = bytes(virtio_header_size)
+        self._header_ipv4 = (PACKET_INFORMATION_IPV4 if has_packet_information else b"") + zeros
+        self._header_ipv6 = (PACKET_INFORMATION_IPV6 if has_packet_information else b"") + zeros
+        self._header_size = len(self._header_ipv4)
         self._read_header = bytearray(self._header_size)
 
-    @classmethod
-    def create(cls, name: str) -> "LinuxTun":
-        """Make the TUN interface `name` (or take over a persistent one) with the default MTU.
+    @property
+    def needs_native(self) -> bool:
+        """Whether only the native data plane can use it: it has offloads or several queues."""
+        return self._has_offloads or len(self.queue_fds) > 1
 
-        Raises WgdError when the name cannot be had or TUN devices cannot be made here.
+    @classmethod
+    def create(cls, name: str, *, queues: int = 1, offload: bool = False) -> "LinuxTun":
+        """Make the TUN interface `name` with the default MTU.
+
+        With one queue, a persistent interface is taken over if nobody has it open. `offload`
+        switches on what this kernel can; it may be nothing. Raises WgdError when the name cannot be
+        had or TUN devices cannot be made here.
         """
         check_interface_name(name)
+        flags = pytun.IFF_TUN | pytun.IFF_NO_PI
         try:
-            device = pytun.TunTapDevice(name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+            try:
+                fds, real_name = _open_queues(name, flags | IFF_VNET_HDR * offload, queues)
+            except OSError as error:
+                if not (offload and error.errno == errno.EINVAL):
+                    raise
+                # An old kernel without these headers, or it will fail again.
+                fds, real_name = _open_queues(name, flags, queues)
+                offload = False
         except OSError as error:  # pytun.Error is one
-            raise WgdError(_explain_create(name, error)) from error
-        # Our own duplicate is close-on-exec, which pytun's descriptor is not, and outlives it.
-        fd = os.dup(device.fileno())
-        real_name = str(device.name)
-        device.close()
-        return cls._prepare(cls(fd, real_name))
+            raise WgdError(_explain_create(name, queues, error)) from error
+        tun = cls(fds, real_name)
+        tun._prepare(has_virtio_header=offload, offload=offload)
+        return tun
 
     @classmethod
-    def from_fd(cls, fd: int) -> "LinuxTun":
+    def from_fd(cls, fd: int, *, offload: bool = False) -> "LinuxTun":
         """Take over the TUN device behind `fd` (WG_TUN_FD) and set its MTU to the default.
 
-        Segmentation offloads are switched off. Owns `fd` from now on, also when it fails.
-        Raises WgdError when it is not the descriptor of a TUN device.
+        Offloads are switched off, or with `offload` on if it has virtio-net headers. Owns `fd` from
+        now on, also when it fails. Raises WgdError when it is not the descriptor of a TUN device.
         """
         try:
             name, flags = _get_interface(fd)
-            header_size = _get_vnet_header_size(fd) if flags & IFF_VNET_HDR else 0
         except OSError as error:
             _close_quietly(fd)
             if error.errno == errno.EBADFD:
@@ -117,35 +160,43 @@ class LinuxTun:
         if not flags & IFF_TUN:
             _close_quietly(fd)
             raise WgdError(f"interface {name!r} of descriptor {fd} is a TAP device: pass a TUN")
-        tun = cls(fd, name)
+        tun = cls((fd,), name)
         try:
             # TUNGETIFF cannot tell: its IFF_NO_PI bit doubles as IFF_NOFILTER, which is always set.
             has_information = tun._where_it_is(lambda: has_packet_information(tun.current_name()))
         except OSError as error:
             tun.close()
             raise WgdError(f"cannot examine TUN interface {name!r}: {error.strerror}") from error
-        zeros = bytes(header_size)
-        tun._set_headers(
-            (PACKET_INFORMATION_IPV4 if has_information else b"") + zeros,
-            (PACKET_INFORMATION_IPV6 if has_information else b"") + zeros,
+        tun._prepare(
+            has_virtio_header=bool(flags & IFF_VNET_HDR),
+            offload=offload,
+            has_packet_information=has_information,
         )
-        return cls._prepare(tun)
+        return tun
 
-    @classmethod
-    def _prepare(cls, tun: "LinuxTun") -> "LinuxTun":
-        """Do what both kinds of birth need; closes the device when it fails."""
+    def _prepare(
+        self, *, has_virtio_header: bool, offload: bool, has_packet_information: bool = False
+    ) -> None:
+        """Do what both kinds of birth need; closes the device and raises WgdError when it fails."""
         try:
-            os.set_blocking(tun.fileno(), False)
-            os.set_inheritable(tun.fileno(), False)
-            tun.set_mtu(DEFAULT_MTU)
-            tun.set_tx_queue_length(TX_QUEUE_LENGTH)
+            for fd in self.queue_fds:
+                os.set_blocking(fd, False)
+                os.set_inheritable(fd, False)
+            self._set_headers(
+                has_packet_information=has_packet_information,
+                virtio_header_size=_get_virtio_header_size(self._fd) if has_virtio_header else 0,
+            )
+            # Off also where they were never on: who had a persistent device before may have.
+            wanted = _OFFLOADS if offload and has_virtio_header else (0,)
+            self._has_offloads = _switch_offloads(self._fd, wanted) != 0
+            self.set_mtu(DEFAULT_MTU)
+            self.set_tx_queue_length(TX_QUEUE_LENGTH)
         except OSError as error:
-            tun.close()
+            self.close()
             raise WgdError(
-                f"cannot set up TUN interface {tun.name!r}: {error.strerror}"
+                f"cannot set up TUN interface {self.name!r}: {error.strerror}"
                 + (": run as root or with CAP_NET_ADMIN" if error.errno == errno.EPERM else "")
             ) from error
-        return tun
 
     # -- packets -----------------------------------------------------------------------------------
 
@@ -168,9 +219,9 @@ class LinuxTun:
         os.writev(self._fd, (self._header_ipv6 if is_ipv6 else self._header_ipv4, packet))
 
     def close(self) -> None:
-        """Close the descriptor, once or more; an interface that is not persistent disappears."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
+        """Close the descriptors, once or more; an interface that is not persistent disappears."""
+        fds, self.queue_fds, self._fd = self.queue_fds, (), -1
+        for fd in fds:
             os.close(fd)
 
     # -- the interface -----------------------------------------------------------------------------
@@ -244,17 +295,50 @@ class LinuxTun:
             os.close(namespace)
 
 
-def _explain_create(name: str, error: OSError) -> str:
+def _open_queues(name: str, flags: int, queues: int) -> tuple[list[int], str]:
+    """Make the interface with this many queues; return their descriptors and its real name.
+
+    Raises OSError (EBUSY: others have it open, or several queues are wanted of one that exists).
+    """
+    # Any number of processes may open a device of several queues: only a new one is ours alone.
+    first = flags | (pytun.IFF_MULTI_QUEUE | pytun.IFF_TUN_EXCL if queues > 1 else 0)
+    fds: list[int] = []
+    try:
+        real_name = _open_queue(name, first, fds)
+        for _ in range(queues - 1):
+            _open_queue(real_name, flags | pytun.IFF_MULTI_QUEUE, fds)
+    except OSError:
+        _close_quietly(*fds)
+        raise
+    return fds, real_name
+
+
+def _open_queue(name: str, flags: int, fds: list[int]) -> str:
+    """Add the descriptor of a new queue to `fds`; return the real name. Raises OSError."""
+    device = pytun.TunTapDevice(name, flags=flags)
+    # Our own duplicate is close-on-exec, which pytun's descriptor is not, and outlives it.
+    fds.append(os.dup(device.fileno()))
+    real_name = str(device.name)
+    device.close()
+    return real_name
+
+
+def _explain_create(name: str, queues: int, error: OSError) -> str:
     """Say on one line what is wrong and how to mend it."""
     match error.errno:
         case errno.ENOENT | errno.ENODEV | errno.ENXIO:
             cure = "/dev/net/tun is missing: modprobe tun, or in a container --device /dev/net/tun"
         case errno.EPERM | errno.EACCES:
             cure = "not permitted: run as root or with CAP_NET_ADMIN and access to /dev/net/tun"
+        case errno.EBUSY if queues > 1:
+            cure = "it exists, but several workers need a new one: end it or choose another name"
         case errno.EBUSY:
             cure = "another process has that TUN interface open: end it or choose another name"
         case errno.EINVAL | errno.EEXIST:
-            cure = "an interface of another kind has that name: delete it or choose another name"
+            cure = (
+                "an interface of another kind, or a TUN of several queues, has that name: "
+                "delete it or choose another name"
+            )
         case _:
             cure = error.strerror or str(error)
     return f"cannot create TUN interface {name!r}: {cure}"
@@ -266,9 +350,24 @@ def _get_interface(fd: int) -> tuple[str, int]:
     return os.fsdecode(name.rstrip(b"\0")), flags
 
 
-def _get_vnet_header_size(fd: int) -> int:
-    """Switch all offloads off, so that the header is always zero, and return its size in bytes."""
-    fcntl.ioctl(fd, TUNSETOFFLOAD, 0)
+def _switch_offloads(fd: int, wanted: Sequence[int]) -> int:
+    """Switch on the first of these sets (TUN_F_) that the kernel takes, and off what is not in it.
+
+    Returns that set. Raises OSError when it takes none.
+    """
+    for number, offloads in enumerate(wanted, start=1):
+        try:
+            fcntl.ioctl(fd, TUNSETOFFLOAD, offloads)
+        except OSError as error:
+            if error.errno != errno.EINVAL or number == len(wanted):
+                raise
+        else:
+            return offloads
+    return 0
+
+
+def _get_virtio_header_size(fd: int) -> int:
+    """Return how many bytes each packet's virtio-net header has. Raises OSError."""
     (size,) = struct.unpack("i", fcntl.ioctl(fd, TUNGETVNETHDRSZ, bytes(4)))
     return int(size)
 
@@ -279,6 +378,7 @@ def _interface_ioctl(request: int, argument: bytes) -> bytes:
         return fcntl.ioctl(any_socket.fileno(), request, argument)
 
 
-def _close_quietly(fd: int) -> None:
-    with contextlib.suppress(OSError):
-        os.close(fd)
+def _close_quietly(*fds: int) -> None:
+    for fd in fds:
+        with contextlib.suppress(OSError):
+            os.close(fd)

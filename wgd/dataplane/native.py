@@ -1,0 +1,242 @@
+"""The native data plane: a thin Python face of `wgd_native`, which moves the packets in threads.
+
+Importing this module needs that extension. Here numbers and tuples become the types of the
+interface and back; packets never come by, except in tests:
+
+    start          the engine's threads work on duplicates of the TUN's and the sockets' descriptors
+    without it     the engine works on the objects themselves, one step per call
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import wgd_native
+
+from wgd.addresses import Endpoint, Prefix, Source
+from wgd.clock import Clock
+from wgd.dataplane.choice import QueuedTun
+from wgd.dataplane.interface import (
+    BecameActive,
+    Counters,
+    DatagramSocket,
+    HandshakeMessage,
+    KeypairConfirmed,
+    NeedsHandshake,
+    OffloadOff,
+    PeerId,
+    Report,
+    Stamps,
+    Tun,
+    TunClosed,
+)
+from wgd.dataplane.portable_state import Drops
+from wgd.noise.keypair import Keypair
+
+
+class NativeDataPlane:
+    """A `DataPlane`. `tun` and the attached sockets stay the caller's; `stop` frees the rest."""
+
+    def __init__(self, tun: Tun, clock: Clock) -> None:
+        self._tun = tun
+        self._clock = clock
+        self._engine = wgd_native.Engine()
+        self._has_threads = False
+        self._sockets: tuple[DatagramSocket, ...] = ()
+
+    @property
+    def drops(self) -> Drops:
+        """What was dropped since the start, by reason."""
+        return Drops(**self._engine.drops())
+
+    def start(self, loop: object) -> None:  # noqa: ARG002 - as the portable engine, which needs it
+        """Begin to move packets, in threads of the engine's own: not before a fork.
+
+        Raises OSError, and TypeError for a TUN without descriptors.
+        """
+        if not isinstance(self._tun, QueuedTun):
+            raise TypeError(f"the native data plane cannot run on a {type(self._tun).__name__}")
+        self._engine.start(
+            self._tun.queue_fds,
+            virtio_header_size=self._tun.virtio_header_size,
+            has_packet_information=self._tun.has_packet_information,
+        )
+        self._has_threads = True
+        if self._sockets:
+            self.attach_sockets(self._sockets)
+
+    def stop(self) -> None:
+        """End the threads, erase all keypairs and close the event descriptor; once or more."""
+        self._engine.stop()
+        self._sockets = ()
+
+    # -- the steps, without threads ----------------------------------------------------------------
+
+    def receive_from_tun(self) -> bool:
+        """Send what the TUN holds, up to a limit; False if reading failed and nothing was read."""
+        return self._engine.step_tun(self._clock.boot_ns())
+
+    def receive_from_socket(self, socket: DatagramSocket) -> bool:
+        """Handle what a socket holds, up to a limit; False if it failed and nothing came."""
+        return self._engine.step_socket(self._sockets.index(socket), self._clock.boot_ns())
+
+    # -- the outside world -------------------------------------------------------------------------
+
+    def attach_sockets(self, sockets: Sequence[DatagramSocket]) -> None:
+        """Use these sockets instead of any before; none stops UDP.
+
+        As many of one family as there are workers. Raises OSError when no descriptor is left.
+        """
+        self._sockets = tuple(sockets)
+        if self._has_threads:
+            self._engine.attach_sockets(
+                [(each.fileno(), each.is_ipv6, each.max_segments) for each in sockets]
+            )
+        else:
+            self._engine.attach_objects(self._tun, self._sockets)
+
+    def set_mtu(self, mtu: int) -> None:
+        """Padding never makes an inner packet longer than `mtu` (bytes)."""
+        self._engine.set_mtu(mtu)
+
+    # -- peers -------------------------------------------------------------------------------------
+
+    def add_peer(self, peer: PeerId) -> None:
+        """Know a peer: no endpoint, allowed IPs or keypairs yet; a check is not armed."""
+        self._engine.add_peer(peer)
+
+    def remove_peer(self, peer: PeerId) -> tuple[int, ...]:
+        """Forget a peer, its keypairs, staged packets and allowed IPs; return its freed indices."""
+        return self._engine.remove_peer(peer)
+
+    def set_endpoint(self, peer: PeerId, endpoint: Endpoint) -> None:
+        """Send to `endpoint` from now on (until the peer roams)."""
+        self._engine.set_endpoint(peer, endpoint)
+
+    def endpoint(self, peer: PeerId) -> Endpoint | None:
+        """Return where the peer was last heard from, or was set to be."""
+        found = self._engine.endpoint(peer)
+        return None if found is None else _endpoint(found)
+
+    def clear_source(self, peer: PeerId) -> None:
+        """Forget the peer's pinned source address; the kernel chooses one."""
+        self._engine.clear_source(peer)
+
+    def add_allowed_ip(self, peer: PeerId, prefix: Prefix) -> None:
+        """Route `prefix` to this peer, taking it from any other."""
+        self._engine.add_allowed_ip(peer, prefix.address, prefix.length)
+
+    def remove_allowed_ip(self, peer: PeerId, prefix: Prefix) -> None:
+        """Stop routing exactly `prefix` to this peer; nothing if another peer has it."""
+        self._engine.remove_allowed_ip(peer, prefix.address, prefix.length)
+
+    # -- sessions ----------------------------------------------------------------------------------
+
+    def install_keypair(self, peer: PeerId, keypair: Keypair) -> tuple[int, ...]:
+        """Add a keypair; return the receiver indices that it pushed out."""
+        return self._engine.install_keypair(
+            peer,
+            keypair.local_index,
+            keypair.remote_index,
+            keypair.send_key,
+            keypair.receive_key,
+            keypair.is_initiator,
+            keypair.created_ns,
+        )
+
+    def expire_keypairs(self, peer: PeerId) -> None:
+        """Never send under the present keypairs again; still open what arrives under them."""
+        self._engine.expire_keypairs(peer)
+
+    def drop_keypairs(self, peer: PeerId) -> tuple[int, ...]:
+        """Erase all keypairs of the peer; return their receiver indices."""
+        return self._engine.drop_keypairs(peer)
+
+    def send_keepalive(self, peer: PeerId) -> None:
+        """Send what is staged, or if nothing is, an empty packet (staged without a keypair)."""
+        self._engine.send_keepalive(peer, self._clock.boot_ns())
+
+    def send_staged(self, peer: PeerId) -> None:
+        """Send what is staged; without a keypair report `NeedsHandshake` (again)."""
+        self._engine.send_staged(peer, self._clock.boot_ns())
+
+    def drop_staged(self, peer: PeerId) -> None:
+        """Throw the staged packets away."""
+        self._engine.drop_staged(peer)
+
+    # -- stamps and counters -----------------------------------------------------------------------
+
+    def stamps(self, peer: PeerId) -> Stamps:
+        """Return the peer's stamps."""
+        return Stamps(*self._engine.stamps(peer))
+
+    def counters(self, peer: PeerId) -> Counters:
+        """Return the peer's counters."""
+        return Counters(*self._engine.counters(peer))
+
+    def disarm(self, peer: PeerId) -> None:
+        """Report `BecameActive` when a first-data stamp is set from now on, or is set already."""
+        self._engine.disarm(peer)
+
+    def clear_data_sent_unanswered(self, peer: PeerId) -> None:
+        """Forget the "first data packet sent" stamp: the control plane has acted on it."""
+        self._engine.clear_data_sent_unanswered(peer)
+
+    def clear_stamps(self, peer: PeerId) -> None:
+        """Forget both "first data packet" stamps, and be disarmed."""
+        self._engine.clear_stamps(peer)
+
+    # -- handshakes --------------------------------------------------------------------------------
+
+    def set_mac1_key(self, key: bytes | None) -> None:
+        """Check MAC1 with this key (32 bytes); without one, drop every initiation and response."""
+        self._engine.set_mac1_key(key)
+
+    def take_handshakes(self, limit: int) -> tuple[list[HandshakeMessage], int]:
+        """Take at most `limit` queued handshake messages, oldest first; also return how many
+        initiations and responses were queued before the call.
+        """
+        taken, queued = self._engine.take_handshakes(limit)
+        messages = [HandshakeMessage(datagram, _endpoint(source)) for datagram, source in taken]
+        return messages, queued
+
+    def send_to_peer(self, peer: PeerId, datagram: bytes) -> bool:
+        """Send a handshake message to the peer's endpoint; False if it has none or it failed."""
+        return self._engine.send_to_peer(peer, datagram, self._clock.boot_ns())
+
+    def send_to(self, endpoint: Endpoint, datagram: bytes) -> None:
+        """Send a datagram that belongs to no peer (a cookie reply)."""
+        self._engine.send_to(endpoint, datagram)
+
+    def note_received(self, peer: PeerId, length: int, source: Endpoint) -> None:
+        """Count and stamp an authenticated handshake message and roam to its `source`."""
+        self._engine.note_received(peer, length, source, self._clock.boot_ns())
+
+    # -- events ------------------------------------------------------------------------------------
+
+    def event_fd(self) -> int:
+        """Return a descriptor that is readable while events or handshake messages wait."""
+        return self._engine.event_fd()
+
+    def drain_events(self) -> list[Report]:
+        """Return all waiting events, oldest first."""
+        return [_report(event) for event in self._engine.drain_events()]
+
+
+def _endpoint(found: tuple[str, int, int, tuple[str, int] | None]) -> Endpoint:
+    host, port, scope_id, source = found
+    return Endpoint(host, port, scope_id, None if source is None else Source(*source))
+
+
+def _report(event: tuple[Any, ...]) -> Report:
+    match event:
+        case ("needs_handshake", peer):
+            return NeedsHandshake(PeerId(peer))
+        case ("became_active", peer):
+            return BecameActive(PeerId(peer))
+        case ("keypair_confirmed", peer, local_index, freed):
+            return KeypairConfirmed(PeerId(peer), local_index, tuple(freed))
+        case ("tun_closed", reason):
+            return TunClosed(reason)
+        case ("offload_off", name, reason):
+            return OffloadOff(name, reason)
+    raise ValueError(f"wgd-native reported {event!r}: it does not belong to this wgd")
