@@ -58,9 +58,9 @@ class Logs:
         self._writer = threading.Thread(target=self._write, name="logs", daemon=True)
         self._writer.start()
         logging.raiseExceptions = False
-        logging.basicConfig(
-            level=LEVELS[level], handlers=[_DroppingHandler(self._records)], force=True
-        )
+        handler = _DroppingHandler(self._records)
+        handler.setFormatter(logging.Formatter("%(message)s"))  # the rest is the writer's
+        logging.basicConfig(level=LEVELS[level], handlers=[handler], force=True)
 
     def close(self) -> None:
         """Write what is left, if that takes no longer than a moment."""

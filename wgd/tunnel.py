@@ -111,7 +111,7 @@ class Tunnel:
         port = state.listen_port if change.listen_port is None else change.listen_port
         if self._link_is_up and (port != state.listen_port or not self._sockets):
             try:
-                sockets, port = self._open_sockets(port, fwmark)
+                port = self._open_and_use(port, fwmark)
             except OSError as error:
                 # Without a socket as before, everything else can be changed.
                 if change.listen_port is not None:
@@ -119,7 +119,6 @@ class Tunnel:
                         errno.EADDRINUSE, f"cannot listen on UDP port {port}: {error.strerror}"
                     ) from error
             else:
-                self._use_sockets(sockets)
                 change = replace(change, listen_port=port)
                 self._device.sockets_replaced(self._clock.now())
         elif fwmark != state.fwmark:
@@ -132,6 +131,8 @@ class Tunnel:
         try:
             for sock in self._sockets:
                 sock.set_fwmark(fwmark)
+            # Another mark may mean another route: attaching anew forgets the pinned sources.
+            self._dataplane.attach_sockets(self._sockets)
         except OSError as error:
             for sock in self._sockets:
                 with contextlib.suppress(OSError):
@@ -139,12 +140,21 @@ class Tunnel:
             raise ConfigurationError(
                 errno.EADDRINUSE, f"cannot set fwmark {fwmark}: {error.strerror}"
             ) from error
-        # Another mark may mean another route: attaching anew forgets the pinned sources.
-        self._dataplane.attach_sockets(self._sockets)
+
+    def _open_and_use(self, port: int, fwmark: int) -> int:
+        """Use new sockets and return their port. Raises OSError, and keeps those before."""
+        sockets, port = self._open_sockets(port, fwmark)
+        try:
+            self._use_sockets(sockets)
+        except OSError:
+            for sock in sockets:
+                sock.close()
+            raise
+        return port
 
     def _use_sockets(self, sockets: Sequence[TunnelSocket]) -> None:
-        previous, self._sockets = self._sockets, sockets
         self._dataplane.attach_sockets(sockets)
+        previous, self._sockets = self._sockets, sockets
         for sock in previous:
             sock.close()
 
@@ -159,14 +169,13 @@ class Tunnel:
         settings = self._device.settings()
         if is_up:
             try:
-                sockets, port = self._open_sockets(settings.listen_port, settings.fwmark)
+                port = self._open_and_use(settings.listen_port, settings.fwmark)
             except OSError as error:
                 # Every `set` tries again.
                 logger.error(  # noqa: TRY400 - the reason is all there is to say
                     "event=listen_failed port=%d reason=%s", settings.listen_port, error.strerror
                 )
                 return
-            self._use_sockets(sockets)
             self._device.configure(DeviceChange(listen_port=port), self._clock.now())
         self._follow_link()
         if not is_up:
@@ -184,14 +193,13 @@ class Tunnel:
         settings = self._device.settings()
         self._use_sockets(())  # first: the port is still theirs
         try:
-            sockets, port = self._open_sockets(settings.listen_port, settings.fwmark)
+            port = self._open_and_use(settings.listen_port, settings.fwmark)
         except OSError as error:
             # The next change of network and every `set` try again; the sessions stay.
             logger.error(  # noqa: TRY400 - the reason is all there is to say
                 "event=rebind_failed port=%d reason=%s", settings.listen_port, error.strerror
             )
             return
-        self._use_sockets(sockets)
         now = self._clock.now()
         self._device.configure(DeviceChange(listen_port=port), now)
         self._device.sockets_replaced(now)

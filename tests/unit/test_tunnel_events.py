@@ -1,16 +1,26 @@
-"""What the owner of a tunnel learns of the data plane's reports: the end by a call, else a line."""
+"""What a tunnel makes of its data plane: of its reports, and of sockets that it cannot take."""
 
 import asyncio
+import errno
 import logging
 from collections.abc import Sequence
 
 import pytest
 
 from wgd.clock import SystemClock
-from wgd.dataplane.interface import NeedsHandshake, OffloadOff, PeerId, Report, TunClosed
+from wgd.configuration import DeviceChange
+from wgd.dataplane.interface import (
+    DatagramSocket,
+    NeedsHandshake,
+    OffloadOff,
+    PeerId,
+    Report,
+    TunClosed,
+)
 from wgd.dataplane.portable import PortableDataPlane
 from wgd.dataplane.wakeup import Wakeup
-from wgd.net.memory import MemorySocket
+from wgd.errors import ConfigurationError
+from wgd.net.memory import MemoryNetwork, MemorySocket
 from wgd.tun.memory import MemoryTun
 from wgd.tunnel import Tunnel
 
@@ -71,3 +81,60 @@ def test_a_switched_off_offload_is_a_line_and_the_end_of_the_tun_a_call(
     assert lines == [
         "event=offload_off name=udp_gso reason='Input/output error to 192.0.2.1:51820'"
     ]
+
+
+class WithoutDescriptors(PortableDataPlane):
+    """Takes no sockets while `is_full`."""
+
+    is_full = False
+
+    def attach_sockets(self, sockets: Sequence[DatagramSocket]) -> None:
+        if self.is_full:
+            raise OSError(errno.EMFILE, "Too many open files")
+        super().attach_sockets(sockets)
+
+
+class MarkedSocket(MemorySocket):
+    """A socket with a mark."""
+
+    mark = 0
+
+    def set_fwmark(self, mark: int) -> None:
+        self.mark = mark
+
+
+def test_sockets_that_the_data_plane_cannot_take_change_nothing() -> None:
+    async def scenario() -> None:
+        host = MemoryNetwork(SystemClock()).host("us", "192.0.2.1")
+        opened: list[MarkedSocket] = []
+
+        def open_sockets(port: int, _fwmark: int) -> tuple[list[MarkedSocket], int]:
+            host.sockets[False, port] = sock = MarkedSocket(
+                MemoryNetwork(SystemClock()), host, port, is_ipv6=False
+            )
+            opened.append(sock)
+            return [sock], port
+
+        dataplane = WithoutDescriptors(MemoryTun(), SystemClock())
+        tunnel = Tunnel(
+            asyncio.get_running_loop(),
+            dataplane,
+            clock=SystemClock(),
+            open_sockets=open_sockets,
+            source_is_valid=lambda _endpoint, _fwmark: True,
+            on_gone=lambda _reason: None,
+        )
+        tunnel.set(DeviceChange(listen_port=1000))
+        tunnel.link_changed(True)
+        dataplane.is_full = True
+        for change in (DeviceChange(listen_port=2000), DeviceChange(fwmark=7)):
+            with pytest.raises(ConfigurationError, match="Too many open files"):
+                tunnel.set(change)
+        assert (tunnel.get().listen_port, tunnel.get().fwmark) == (1000, 0)
+        assert set(host.sockets) == {(False, 1000)}  # the other one was closed
+        assert opened[0].mark == 0
+        dataplane.is_full = False
+        tunnel.close()
+        dataplane.stop()
+
+    asyncio.run(scenario())
