@@ -30,7 +30,10 @@ class Engine:
         """
 
     def stop(self) -> None:
-        """End the threads, forget everything and close what was duplicated; once or more."""
+        """End the threads, forget everything and close what was duplicated; once or more.
+
+        Only the event descriptor stays open as long as the object.
+        """
 
     def attach_sockets(self, sockets: Sequence[tuple[int, bool, int]]) -> None:
         """Use these UDP sockets, `(descriptor, is_ipv6, max_segments)`, several of one family to

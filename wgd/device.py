@@ -295,6 +295,9 @@ class Device:
         """Act on what the data plane reported; an event of a peer already removed is nothing."""
         if isinstance(event, TunClosed):
             return  # the owner's business
+        if isinstance(event, KeypairConfirmed):
+            # Also those of a peer removed meanwhile: nobody else would free them.
+            self._indices.free(event.freed_indices)
         peer = self._peers_by_id.get(event.peer)
         if peer is None:
             return

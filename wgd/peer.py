@@ -240,9 +240,9 @@ class Peer:
         logger.debug("%r event=cookie_received", self)
 
     def keypair_confirmed(self, event: KeypairConfirmed, now: Instant) -> None:
-        """The initiator has used the keypair that our response made."""
-        self._indices.free(event.freed_indices)
-        self._handshake_completed(now)
+        """The initiator has used the keypair that our response made, unless we dropped it since."""
+        if self._indices.owner(event.local_index) is self:
+            self._handshake_completed(now)
 
     def _handshake_completed(self, now: Instant) -> None:
         self._last_handshake_wall_ns = now.wall_ns

@@ -1,13 +1,15 @@
 //! Values on their way between Python and the engine.
 
+use std::io;
 use std::net::{IpAddr, SocketAddr, SocketAddrV6};
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyOSError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyTuple;
 use wgd_engine::allowed_ips::Prefix;
 use wgd_engine::endpoint::{Endpoint, Source};
 use wgd_engine::events::Event;
+use zeroize::Zeroizing;
 
 /// `(host, port, scope_id, source)`, and a source `(address, interface_index)`.
 pub type EndpointTuple = (String, u16, u32, Option<(String, u32)>);
@@ -71,9 +73,26 @@ pub fn prefix_from(address: &[u8], length: u8) -> PyResult<Prefix> {
 }
 
 /// Raises ValueError unless it is 32 bytes; what it is goes into no message.
-pub fn key_from(bytes: &[u8]) -> PyResult<[u8; 32]> {
+pub fn key_from(bytes: &[u8]) -> PyResult<Zeroizing<[u8; 32]>> {
     <[u8; 32]>::try_from(bytes)
+        .map(Zeroizing::new)
         .map_err(|_| PyValueError::new_err(format!("a key of {} bytes: give 32", bytes.len())))
+}
+
+/// An OSError with its errno and text, of the class that goes with it.
+pub fn os_error(error: io::Error) -> PyErr {
+    match error.raw_os_error() {
+        Some(number) => {
+            let text = error.to_string();
+            let text = text
+                .split(" (os error")
+                .next()
+                .unwrap_or_default()
+                .to_owned();
+            PyOSError::new_err((number, text))
+        }
+        None => error.into(),
+    }
 }
 
 /// An event as the stub describes it.

@@ -2,6 +2,7 @@
 
 use std::os::fd::{BorrowedFd, RawFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
@@ -18,7 +19,7 @@ use wgd_engine::udp::DescriptorSocket;
 use wgd_engine::workers::Workers;
 
 use crate::convert::{
-    EndpointTuple, endpoint_from, endpoint_tuple, event_tuple, key_from, prefix_from,
+    EndpointTuple, endpoint_from, endpoint_tuple, event_tuple, key_from, os_error, prefix_from,
 };
 use crate::objects::{ObjectSocket, ObjectTun};
 
@@ -26,6 +27,7 @@ use crate::objects::{ObjectSocket, ObjectTun};
 #[pyclass(frozen, name = "Engine", module = "wgd_native")]
 pub struct PyEngine {
     engine: Arc<Engine>,
+    was_started: AtomicBool,
     workers: Mutex<Option<Workers>>,
     stepped: Mutex<Option<Stepped>>,
 }
@@ -60,7 +62,8 @@ impl PyEngine {
     #[new]
     fn new() -> PyResult<Self> {
         Ok(Self {
-            engine: Arc::new(Engine::new()?),
+            engine: Arc::new(Engine::new().map_err(os_error)?),
+            was_started: AtomicBool::new(false),
             workers: Mutex::new(None),
             stepped: Mutex::new(None),
         })
@@ -71,14 +74,11 @@ impl PyEngine {
     #[pyo3(signature = (tun_fds, *, virtio_header_size, has_packet_information))]
     fn start(
         &self,
+        py: Python<'_>,
         tun_fds: Vec<RawFd>,
         virtio_header_size: usize,
         has_packet_information: bool,
     ) -> PyResult<()> {
-        let mut workers = self.workers.lock();
-        if workers.is_some() {
-            return Err(PyRuntimeError::new_err("the engine was started before"));
-        }
         if tun_fds.is_empty() {
             return Err(PyValueError::new_err("no TUN descriptor: give one or more"));
         }
@@ -86,22 +86,26 @@ impl PyEngine {
             .into_iter()
             .map(|fd| {
                 let fd = borrow(fd)?;
-                Ok(DescriptorTun::new(
-                    fd,
-                    virtio_header_size,
-                    has_packet_information,
-                )?)
+                DescriptorTun::new(fd, virtio_header_size, has_packet_information).map_err(os_error)
             })
             .collect::<PyResult<_>>()?;
+        if self.was_started.swap(true, Ordering::Relaxed) {
+            return Err(PyRuntimeError::new_err("the engine was started before"));
+        }
+        // Threads wait for no Python object: those of the steps are gone before there are any.
         *self.stepped.lock() = None;
-        *workers = Some(Workers::start(self.engine.clone(), queues)?);
-        Ok(())
+        self.engine.set_senders(Senders::default());
+        py.detach(|| {
+            let workers = Workers::start(self.engine.clone(), queues).map_err(os_error)?;
+            *self.workers.lock() = Some(workers);
+            Ok(())
+        })
     }
 
     fn stop(&self, py: Python<'_>) {
         py.detach(|| {
             drop(self.workers.lock().take());
-            self.engine.drop_all_keypairs();
+            self.engine.clear();
         });
         *self.stepped.lock() = None;
         self.engine.set_senders(Senders::default());
@@ -112,7 +116,7 @@ impl PyEngine {
             .into_iter()
             .map(|(fd, is_ipv6, max_segments)| {
                 let fd = borrow(fd)?;
-                Ok(DescriptorSocket::new(fd, is_ipv6, max_segments)?)
+                DescriptorSocket::new(fd, is_ipv6, max_segments).map_err(os_error)
             })
             .collect::<PyResult<_>>()?;
         py.detach(|| match &*self.workers.lock() {
@@ -142,6 +146,7 @@ impl PyEngine {
             v4: first(false),
             v6: first(true),
         });
+        self.engine.sockets_replaced();
         *self.stepped.lock() = Some(Stepped {
             tun,
             sockets,
@@ -228,8 +233,8 @@ impl PyEngine {
         let keypair = Keypair {
             local_index,
             remote_index,
-            sealer: Cipher::new(&key_from(send_key)?),
-            opener: Cipher::new(&key_from(receive_key)?),
+            sealer: Cipher::new(&*key_from(send_key)?),
+            opener: Cipher::new(&*key_from(receive_key)?),
             is_initiator,
             created_ns,
         };

@@ -837,3 +837,16 @@ def test_receiver_indices_do_not_leak() -> None:
     simulation.run(HOUR)
     for host in (alice, bob):
         assert len(host.device._indices) == 0
+
+
+def test_a_confirmation_that_comes_after_the_keys_were_dropped_is_no_handshake() -> None:
+    simulation, alice, bob = pair()
+    simulation.fate = lambda sent: () if sent.kind == TRANSPORT else (0,)
+    packet = alice.send(bob)
+    simulation.fate = lambda _sent: (0,)
+    alice.tun.inject(packet)
+    alice.dataplane.receive_from_tun()
+    bob.dataplane.receive_from_socket(bob.sockets[0])  # confirmed, and not told to the device yet
+    bob.device.set_link_up(False, simulation.clock.now())
+    bob.step()
+    assert bob.peer(alice).last_handshake_ns == 0

@@ -286,7 +286,6 @@ class Engine(DataPlane, Protocol):
         """Move packets from now on. Not before a fork: there may be threads. Raises OSError."""
 
     def stop(self) -> None:
-        """Move no more, erase all keypairs and close the event descriptor; once or more.
-
-        Comes before the TUN is closed.
+        """Move no more and erase all keypairs; once or more. Comes before the TUN is closed, and
+        ends the use of the event descriptor.
         """

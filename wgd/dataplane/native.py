@@ -65,7 +65,10 @@ class NativeDataPlane:
             self.attach_sockets(self._sockets)
 
     def stop(self) -> None:
-        """End the threads, erase all keypairs and close the event descriptor; once or more."""
+        """End the threads and erase all keypairs; once or more. Not to be used again.
+
+        The event descriptor is closed when the object goes.
+        """
         self._engine.stop()
         self._sockets = ()
 
@@ -86,13 +89,13 @@ class NativeDataPlane:
 
         As many of one family as there are workers. Raises OSError when no descriptor is left.
         """
-        self._sockets = tuple(sockets)
         if self._has_threads:
             self._engine.attach_sockets(
                 [(each.fileno(), each.is_ipv6, each.max_segments) for each in sockets]
             )
         else:
-            self._engine.attach_objects(self._tun, self._sockets)
+            self._engine.attach_objects(self._tun, sockets)
+        self._sockets = tuple(sockets)
 
     def set_mtu(self, mtu: int) -> None:
         """Padding never makes an inner packet longer than `mtu` (bytes)."""

@@ -202,11 +202,14 @@ impl Engine {
 
     // -- the outside world -----------------------------------------------------------------------
 
-    /// Send through these sockets from now on. Pinned sources are forgotten. Of those before, none
-    /// is in use here any more.
+    /// Send through these sockets from now on. Of those before, none is in use here any more.
     pub fn set_senders(&self, senders: Senders) {
         let former = std::mem::replace(&mut *self.senders.write(), senders);
-        drop(former);
+        drop(former); // not while the lock is held
+    }
+
+    /// There are other sockets: forget the pinned sources, and what their paths cannot do.
+    pub fn sockets_replaced(&self) {
         for peer in self.tables.read().peers.values() {
             let mut state = peer.state.lock();
             state.may_batch = true;
@@ -335,13 +338,17 @@ impl Engine {
         Ok(freed)
     }
 
-    /// Erase all keypairs of all peers.
-    pub fn drop_all_keypairs(&self) {
-        let mut tables = self.tables.write();
-        tables.sessions.clear();
+    /// Forget all peers and whatever waits; erase all keys.
+    pub fn clear(&self) {
+        let tables = std::mem::take(&mut *self.tables.write());
+        self.routes_changed();
         for peer in tables.peers.values() {
-            peer.state.lock().keypairs.clear();
+            let mut state = peer.state.lock();
+            state.is_removed = true;
+            state.staged.clear();
+            state.keypairs.clear();
         }
+        self.inbox.clear();
     }
 
     /// Send what is staged, or if nothing is, an empty packet (staged without a keypair).

@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
+use zeroize::Zeroizing;
 
 use crate::drops::Drops;
 use crate::endpoint::Endpoint;
@@ -110,7 +111,7 @@ impl Inbox {
     }
 
     /// Check MAC1 with this key from now on; without one, refuse initiations and responses.
-    pub fn set_mac1_key(&self, key: Option<[u8; 32]>) {
+    pub fn set_mac1_key(&self, key: Option<Zeroizing<[u8; 32]>>) {
         self.waiting.lock().handshakes.set_mac1_key(key);
     }
 
@@ -128,6 +129,14 @@ impl Inbox {
         let taken = waiting.handshakes.take(limit);
         self.settle(&mut waiting);
         taken
+    }
+
+    /// Forget all that waits, and the key.
+    pub fn clear(&self) {
+        let mut waiting = self.waiting.lock();
+        waiting.events.clear();
+        waiting.handshakes = Handshakes::default();
+        self.settle(&mut waiting);
     }
 
     fn signal(&self, waiting: &mut Waiting) {

@@ -44,8 +44,8 @@ pub struct Handshakes {
 
 impl Handshakes {
     /// Check MAC1 with this key from now on.
-    pub fn set_mac1_key(&mut self, key: Option<[u8; 32]>) {
-        self.mac1_key = key.map(Zeroizing::new);
+    pub fn set_mac1_key(&mut self, key: Option<Zeroizing<[u8; 32]>>) {
+        self.mac1_key = key;
     }
 
     /// Whether nothing waits.

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use crate::aead::TAG_SIZE;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
-use crate::io::{MESSAGES, Message, Received, Socket, Tun};
+use crate::io::{MESSAGES, Message, Received, Socket, Tun, is_lack_of_offload};
 use crate::offload::{Coalescer, Kind, Run, VirtioHeader};
 use crate::outbound::{Drained, is_closed};
 use crate::packet::source_and_length;
@@ -80,7 +80,7 @@ impl Inbound {
     ) -> io::Result<Drained> {
         match socket.receive(&mut self.received) {
             Ok(()) => {}
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Drained::Empty),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(Drained::Nothing),
             Err(error) if error.kind() == ErrorKind::Interrupted => return Ok(Drained::Partly),
             Err(error) => {
                 engine.drops.receive_failed.count();
@@ -224,18 +224,15 @@ impl Way {
             state.roam(*source);
             state.received_bytes += neighbours.received_bytes;
             state.stamp_received(now_ns, neighbours.are_data, &engine.inbox);
-            state.keypairs.is_next(session)
+            let is_unconfirmed = state.keypairs.is_next(session);
+            if !is_unconfirmed {
+                state.renew_in_time(now_ns, &engine.inbox);
+            }
+            is_unconfirmed
         };
         if is_unconfirmed && engine.confirm(peer, session) {
             self.sender.send_staged(engine, peer, now_ns);
-        }
-        {
-            let mut state = peer.state.lock();
-            if let Some(current) = state.keypairs.current()
-                && current.asks_for_renewal_on_receive(now_ns)
-            {
-                state.need_handshake(&engine.inbox);
-            }
+            peer.state.lock().renew_in_time(now_ns, &engine.inbox);
         }
         for padded in self.opened.drain(..) {
             match source_and_length(&bytes[padded.clone()]) {
@@ -283,7 +280,7 @@ fn deliver(engine: &Engine, tun: &dyn Tun, bytes: &[u8], run: &Run) {
         .iter()
         .filter(|packet| write_plain(engine, tun, &bytes[(*packet).clone()]))
         .count();
-    if written == packets.len() {
+    if written == packets.len() && is_lack_of_offload(&error) {
         let offload = match run.kind() {
             Kind::Tcp => &engine.offloads.tun_tcp_gro,
             Kind::Udp => &engine.offloads.tun_udp_gro,

@@ -1,8 +1,8 @@
 //! The outside world as the engine sees it: a TUN queue, and UDP sockets.
 //!
-//! `descriptors` has the real ones; tests bring their own.
+//! `tun` and `udp` have the real ones; tests bring their own.
 
-use std::io::{self, IoSlice};
+use std::io::{self, ErrorKind, IoSlice};
 
 use crate::endpoint::Endpoint;
 use crate::offload::VirtioHeader;
@@ -96,4 +96,13 @@ impl Default for Received {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether an error says that the kernel, or the path, cannot do it with many packets at once; what
+/// else may have failed says nothing about that.
+pub fn is_lack_of_offload(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EIO | libc::EINVAL | libc::EMSGSIZE | libc::EOPNOTSUPP)
+    ) || error.kind() == ErrorKind::WriteZero
 }

@@ -39,9 +39,7 @@ impl Outbound {
         }
     }
 
-    /// Send what the TUN holds, up to a limit; return how many times something was read.
-    /// `WouldBlock` means that the TUN is empty, after as many reads as came before; other errors
-    /// are those of the first read.
+    /// Send what the TUN holds, up to a limit. Errors are those of the first read.
     pub fn drain(&mut self, engine: &Engine, tun: &dyn Tun, now_ns: u64) -> io::Result<Drained> {
         let mut reads = 0;
         let result = loop {
@@ -53,7 +51,13 @@ impl Outbound {
                     reads += 1;
                     self.forward(engine, &header, length, now_ns);
                 }
-                Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(Drained::Empty),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    break Ok(if reads > 0 {
+                        Drained::Empty
+                    } else {
+                        Drained::Nothing
+                    });
+                }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => {
                     engine.drops.tun_failed.count();
@@ -81,8 +85,14 @@ impl Outbound {
             return;
         };
 
-        self.sender.send_older(engine, peer, now_ns);
         let mut state = peer.state.lock();
+        if state.is_sending_staged || !state.staged.is_empty() && state.keypairs.current().is_some()
+        {
+            // Older packets come first: send them, or wait until somebody has.
+            drop(state);
+            self.sender.send_staged(engine, peer, now_ns);
+            state = peer.state.lock();
+        }
         let reserved = state.reserve(segments.count(), true, now_ns, &engine.inbox);
         if let Some((session, counters)) = reserved {
             drop(state);
@@ -132,6 +142,8 @@ fn heal(engine: &Engine, tun: &dyn Tun, error: &io::Error) {
 /// How much of what waited was handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Drained {
+    /// Nothing waited.
+    Nothing,
     /// All of it.
     Empty,
     /// There may be more.
@@ -147,19 +159,6 @@ pub fn is_closed(error: &io::Error) -> bool {
 }
 
 impl Sender {
-    /// If packets are staged although there is a session, send them first; if somebody is about
-    /// to, wait for that.
-    fn send_older(&mut self, engine: &Engine, peer: &Arc<Peer>, now_ns: u64) {
-        let is_due = {
-            let state = peer.state.lock();
-            state.is_sending_staged
-                || !state.staged.is_empty() && state.keypairs.current().is_some()
-        };
-        if is_due {
-            self.send_staged(engine, peer, now_ns);
-        }
-    }
-
     /// Send what is staged, oldest first; ask for a handshake if something has to stay.
     pub fn send_staged(&mut self, engine: &Engine, peer: &Arc<Peer>, now_ns: u64) {
         let _order = peer.order.lock();

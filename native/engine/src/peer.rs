@@ -146,9 +146,19 @@ impl PeerState {
 
     /// An authenticated message came from `source`: answers go there.
     pub fn roam(&mut self, source: Endpoint) {
-        if self.endpoint != Some(source) {
-            self.endpoint = Some(source);
+        let address = self.endpoint.map(|endpoint| endpoint.address);
+        if address != Some(source.address) {
             self.may_batch = true; // another path may do what the last one could not
+        }
+        self.endpoint = Some(source);
+    }
+
+    /// A packet was received: ask for a new keypair if the current one is close to its end.
+    pub fn renew_in_time(&mut self, now_ns: u64, inbox: &Inbox) {
+        if let Some(current) = self.keypairs.current()
+            && current.asks_for_renewal_on_receive(now_ns)
+        {
+            self.need_handshake(inbox);
         }
     }
 

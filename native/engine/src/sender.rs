@@ -18,7 +18,7 @@ use crate::aead::TAG_SIZE;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
 use crate::events::Event;
-use crate::io::MAX_PACKET_SIZE;
+use crate::io::{MAX_PACKET_SIZE, is_lack_of_offload};
 use crate::peer::Peer;
 use crate::session::Session;
 
@@ -177,6 +177,7 @@ impl Batch {
         let mut state = self.peer.state.lock();
         state.sent_bytes += sent_bytes;
         if let Some(error) = error
+            && is_lack_of_offload(&error)
             && are_all_sent
             && state.may_batch
             && state.endpoint == Some(endpoint)
@@ -253,9 +254,12 @@ impl Engine {
 
     /// How many datagrams may leave for the peer at once.
     fn max_segments(&self, peer: &Peer) -> usize {
-        let state = peer.state.lock();
-        match state.endpoint {
-            Some(endpoint) if state.may_batch => self
+        let (endpoint, may_batch) = {
+            let state = peer.state.lock();
+            (state.endpoint, state.may_batch)
+        };
+        match endpoint {
+            Some(endpoint) if may_batch => self
                 .senders
                 .read()
                 .of(&endpoint)

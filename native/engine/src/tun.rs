@@ -8,6 +8,8 @@
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{OFlags, fcntl_getfl};
+
 use crate::io::Tun;
 use crate::offload::{VIRTIO_HEADER_SIZE, VirtioHeader};
 
@@ -38,6 +40,12 @@ impl DescriptorTun {
                 format!("a virtio-net header of {virtio_header_size} bytes is not possible"),
             ));
         }
+        if !fcntl_getfl(fd)?.contains(OFlags::NONBLOCK) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "a TUN descriptor that blocks: set O_NONBLOCK",
+            ));
+        }
         Ok(Self {
             fd: fd.try_clone_to_owned()?,
             information_size: if has_packet_information {
@@ -61,19 +69,20 @@ impl Tun for DescriptorTun {
         let size = self.information_size + self.virtio_size;
         if size == 0 {
             let length = rustix::io::read(&self.fd, packet)?;
-            return Ok((VirtioHeader::default(), length));
+            return not_ended(length).map(|()| (VirtioHeader::default(), length));
         }
         let mut headers = [0; MAX_HEADERS_SIZE];
         let mut parts = [
             IoSliceMut::new(&mut headers[..size]),
             IoSliceMut::new(packet),
         ];
-        let length = rustix::io::readv(&self.fd, &mut parts)?.saturating_sub(size);
+        let length = rustix::io::readv(&self.fd, &mut parts)?;
+        not_ended(length)?;
         let header = match headers[self.information_size..].first_chunk() {
             Some(bytes) if self.virtio_size > 0 => VirtioHeader::from_bytes(bytes),
             _ => VirtioHeader::default(),
         };
-        Ok((header, length))
+        Ok((header, length.saturating_sub(size)))
     }
 
     fn write(&self, header: &VirtioHeader, parts: &[IoSlice<'_>]) -> io::Result<()> {
@@ -125,5 +134,14 @@ impl Tun for DescriptorTun {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+}
+
+/// No packet is empty: reading nothing is what the end of a file looks like.
+fn not_ended(length: usize) -> io::Result<()> {
+    if length > 0 {
+        Ok(())
+    } else {
+        Err(io::Error::from_raw_os_error(libc::EBADFD))
     }
 }

@@ -140,14 +140,16 @@ impl Socket for DescriptorSocket {
         for (header, address) in headers.iter().zip(&addresses).take(count as usize) {
             let length = header.msg_len as usize;
             let (source, segment_size) = read_control(&header.msg_hdr);
-            let Some(address) = from_raw(address) else {
-                continue; // not of this socket's family: cannot be
-            };
+            let known = from_raw(address);
             received.messages.push(Message {
                 length,
                 segment_size: segment_size.unwrap_or(length),
-                source: Endpoint { address, source },
-                is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0,
+                source: Endpoint {
+                    address: known.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0).into()),
+                    source,
+                },
+                // Of another family than the socket's: cannot be, and is then of no use.
+                is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || known.is_none(),
             });
         }
         Ok(())
@@ -244,17 +246,18 @@ fn put_source(control: &mut Control, used: usize, source: &Source) -> usize {
 fn read_control(header: &msghdr) -> (Option<Source>, Option<usize>) {
     let (mut source, mut size) = (None, None);
     // SAFETY: the kernel has filled in `msg_control` and `msg_controllen`; the macros stay within,
-    // and each of these kinds of message has a value of the type that is read from it.
+    // and a value is read only from a message that is long enough for it.
     unsafe {
         let mut message = libc::CMSG_FIRSTHDR(header);
         while let Some(control) = message.as_ref() {
             let data = libc::CMSG_DATA(message);
+            let has = |size: usize| control.cmsg_len >= libc::CMSG_LEN(size as u32) as _;
             match (control.cmsg_level, control.cmsg_type) {
-                (libc::SOL_UDP, libc::UDP_GRO) => {
+                (libc::SOL_UDP, libc::UDP_GRO) if has(size_of::<c_int>()) => {
                     let segment: c_int = read_unaligned(data.cast());
                     size = usize::try_from(segment).ok().filter(|size| *size > 0);
                 }
-                (libc::IPPROTO_IP, libc::IP_PKTINFO) => {
+                (libc::IPPROTO_IP, libc::IP_PKTINFO) if has(size_of::<libc::in_pktinfo>()) => {
                     let information: libc::in_pktinfo = read_unaligned(data.cast());
                     source = Some(Source {
                         // Not the header's destination: a broadcast is no source.
@@ -263,7 +266,7 @@ fn read_control(header: &msghdr) -> (Option<Source>, Option<usize>) {
                         interface_index: information.ipi_ifindex as u32,
                     });
                 }
-                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) => {
+                (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if has(size_of::<libc::in6_pktinfo>()) => {
                     let information: libc::in6_pktinfo = read_unaligned(data.cast());
                     source = Some(Source {
                         address: Ipv6Addr::from(information.ipi6_addr.s6_addr).into(),

@@ -37,6 +37,9 @@ const PAUSE: Timespec = Timespec {
 /// What a thread does until the end, with a TUN queue and the number that both have.
 type Way = fn(&Shared, &DescriptorTun, usize);
 
+/// Receives from one socket after which a thread looks at the others.
+const DRAINS_AT_ONCE: usize = 16;
+
 /// The running threads of an engine. Dropping it ends them.
 pub struct Workers {
     shared: Arc<Shared>,
@@ -91,7 +94,7 @@ impl Workers {
                 let (shared, queue) = (workers.shared.clone(), queue.clone());
                 let thread = thread::Builder::new()
                     .name(format!("wgd-{name}-{number}"))
-                    .spawn(move || shared.run(|| way(&shared, &queue, number), number))?;
+                    .spawn(move || shared.run(|| way(&shared, &queue, number)))?;
                 workers.threads.push(thread);
             }
         }
@@ -129,6 +132,8 @@ impl Workers {
         while shares.followed.iter().any(|followed| *followed < version) {
             shared.released.wait(&mut shares);
         }
+        drop(shares);
+        shared.engine.sockets_replaced();
     }
 }
 
@@ -152,15 +157,13 @@ impl Drop for Workers {
 }
 
 impl Shared {
-    /// Run a thread to its end. Should it fail, the tunnel is not served any more: the control
-    /// plane is told, and nobody waits for the thread.
-    fn run(&self, body: impl FnOnce(), number: usize) {
+    /// Run a thread to its end. Should it fail, the tunnel is not served any more, and the control
+    /// plane is told.
+    fn run(&self, body: impl FnOnce()) {
         if catch_unwind(AssertUnwindSafe(body)).is_err() {
             self.engine
                 .close_tun("a thread of the data plane has failed");
         }
-        self.shares.lock().followed[number] = u64::MAX;
-        self.released.notify_all();
     }
 
     fn is_ending(&self) -> bool {
@@ -180,63 +183,100 @@ impl Shared {
 fn read_tun(shared: &Shared, tun: &DescriptorTun, number: usize) {
     let mut outbound = Outbound::new();
     let wakeup = shared.outbound_wakeups[number].as_fd();
-    let mut failures = 0;
+    let mut failures = Failures::default();
+    let mut is_in_error = false;
     while !shared.is_ending() && !shared.engine.is_tun_closed() {
-        match outbound.drain(&shared.engine, tun, boot_ns()) {
-            Ok(Drained::Partly) => failures = 0,
-            Ok(Drained::Empty) => {
-                failures = 0;
-                wait(&[tun.as_fd(), wakeup], None);
-            }
-            Err(_) => {
-                failures += 1;
-                if failures >= MAX_FAILURES {
-                    wait(&[wakeup], Some(&PAUSE));
-                }
-            }
+        let drained = outbound.drain(&shared.engine, tun, boot_ns());
+        if failures.count(&drained, is_in_error) {
+            wait(&[wakeup], Some(&PAUSE));
         }
+        is_in_error = match drained {
+            Ok(Drained::Nothing | Drained::Empty) => {
+                is_error(wait(&[tun.as_fd(), wakeup], None)[0])
+            }
+            Ok(Drained::Partly) | Err(_) => false,
+        };
     }
 }
 
 fn read_sockets(shared: &Shared, tun: &DescriptorTun, number: usize) {
+    /// Says, however this ends, that the thread uses no socket any more.
+    struct LettingGo<'shared>(&'shared Shared, usize);
+    impl Drop for LettingGo<'_> {
+        fn drop(&mut self) {
+            self.0.shares.lock().followed[self.1] = u64::MAX;
+            self.0.released.notify_all();
+        }
+    }
+    let _last = LettingGo(shared, number);
+
     let mut inbound = Inbound::new();
     let wakeup = &shared.inbound_wakeups[number];
     let mut sockets = Vec::new();
-    let mut failures = 0;
+    let mut failures = Vec::new();
     while !shared.is_ending() {
         let fds: Vec<_> = sockets
             .iter()
             .map(|socket: &Arc<DescriptorSocket>| socket.as_fd())
             .chain([wakeup.as_fd()])
             .collect();
-        let readable = wait(&fds, None);
-        if readable.last() != Some(&false) {
+        let ready = wait(&fds, None);
+        if ready.last().is_some_and(|flags| !flags.is_empty()) {
             wakeup.clear();
             shared.follow(number, &mut sockets);
+            failures = vec![Failures::default(); sockets.len()];
             continue;
         }
-        for (socket, _) in sockets.iter().zip(&readable).filter(|(_, is)| **is) {
-            match inbound.drain(&shared.engine, &**socket, tun, boot_ns()) {
-                Ok(_) => failures = 0,
-                Err(_) => failures += 1,
+        let mut is_pause_due = false;
+        for ((socket, flags), failures) in sockets.iter().zip(&ready).zip(&mut failures) {
+            if flags.is_empty() {
+                continue;
+            }
+            for _ in 0..DRAINS_AT_ONCE {
+                let drained = inbound.drain(&shared.engine, &**socket, tun, boot_ns());
+                is_pause_due |= failures.count(&drained, is_error(*flags));
+                if !matches!(drained, Ok(Drained::Partly)) {
+                    break;
+                }
             }
         }
-        if failures >= MAX_FAILURES {
+        if is_pause_due {
             wait(&[wakeup.as_fd()], Some(&PAUSE));
         }
     }
 }
 
-/// Wait until one of them is readable or in error; return which are. None is after the timeout or
-/// a signal.
-fn wait(fds: &[BorrowedFd<'_>], timeout: Option<&Timespec>) -> Vec<bool> {
+/// How often in a row a descriptor has failed.
+#[derive(Clone, Copy, Default)]
+struct Failures(u32);
+
+impl Failures {
+    /// Count; true if it is time for a pause. That nothing is there is a failure only of a
+    /// descriptor that is said to be in error: it will be said again at once.
+    fn count(&mut self, drained: &io::Result<Drained>, is_in_error: bool) -> bool {
+        match drained {
+            Ok(Drained::Nothing) if is_in_error => self.0 += 1,
+            Ok(_) => self.0 = 0,
+            Err(_) => self.0 += 1,
+        }
+        self.0 >= MAX_FAILURES
+    }
+}
+
+fn is_error(flags: PollFlags) -> bool {
+    flags.intersects(PollFlags::ERR | PollFlags::HUP | PollFlags::NVAL)
+}
+
+/// Wait until one of them is readable or in error; return what each is. None is anything after the
+/// timeout or a signal.
+fn wait(fds: &[BorrowedFd<'_>], timeout: Option<&Timespec>) -> Vec<PollFlags> {
     let mut polled: Vec<_> = fds
         .iter()
-        .map(|fd| PollFd::new(fd, PollFlags::IN))
+        .map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN))
         .collect();
     match poll(&mut polled, timeout) {
-        Ok(_) => polled.iter().map(|fd| !fd.revents().is_empty()).collect(),
-        Err(_) => vec![false; fds.len()],
+        Ok(_) => polled.iter().map(PollFd::revents).collect(),
+        Err(_) => vec![PollFlags::empty(); fds.len()],
     }
 }
 

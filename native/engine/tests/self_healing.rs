@@ -3,6 +3,7 @@
 mod lab;
 
 use lab::{End, PEER, tcp, tso};
+use wgd_engine::endpoint::{Endpoint, Source};
 use wgd_engine::events::Event;
 
 /// The names of the offloads that were reported off, leaving other events out.
@@ -133,4 +134,48 @@ fn a_path_that_refuses_batches_gets_datagrams_one_by_one() {
         let (sent, _) = left.engine.counters(PEER).expect("known");
         assert_eq!(sent, 4 * (1420 + 32));
     }
+}
+
+#[test]
+fn an_error_of_another_kind_switches_nothing_off() {
+    for number in [libc::ENOMEM, libc::EPERM, libc::EAGAIN, libc::ENOBUFS] {
+        let (mut left, mut right) = End::pair();
+        left.tun.inject(tso(1380), tcp(0, 2760));
+        left.send();
+        *right.tun.refuses_coalesced.lock() = Some(number);
+        right.receive_from(&left);
+        assert_eq!(right.tun.written.lock().len(), 2);
+        assert_eq!(switched_off(&right), [] as [&str; 0], "{number}");
+
+        *left.socket.refuses_segments.lock() = Some(number);
+        left.tun.inject(tso(1380), tcp(2760, 2760));
+        left.send();
+        *left.socket.refuses_segments.lock() = None;
+        left.tun.inject(tso(1380), tcp(5520, 2760));
+        left.send();
+        let sent = left.socket.sent.lock();
+        assert_eq!(sent.last().map(|(bytes, _)| bytes.len()), Some(2 * 1452));
+        assert_eq!(switched_off(&left), [] as [&str; 0], "{number}");
+    }
+}
+
+#[test]
+fn a_peer_that_reaches_us_at_two_addresses_is_still_on_one_path() {
+    let (mut left, _) = End::pair();
+    *left.socket.refuses_segments.lock() = Some(libc::EINVAL);
+    for number in 0..10 {
+        left.tun.inject(tso(1380), tcp(0, 2760));
+        left.send();
+        let source = Some(Source {
+            address: [192, 0, 2, 100 + number % 2].into(),
+            interface_index: 1,
+        });
+        let from = Endpoint {
+            source,
+            ..lab::endpoint()
+        };
+        let known = left.engine.note_received(PEER, 92, from, 1);
+        known.expect("the peer is known");
+    }
+    assert_eq!(switched_off(&left), ["udp_gso"]);
 }

@@ -3,16 +3,18 @@
 mod lab;
 
 use std::net::UdpSocket;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Barrier};
 use std::thread;
 use std::time::Duration;
 
 use lab::{End, PEER, keypair};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use wgd_engine::aead::Cipher;
 use wgd_engine::endpoint::Endpoint;
+use wgd_engine::engine::Engine;
 use wgd_engine::events::Event;
 use wgd_engine::tun::DescriptorTun;
 use wgd_engine::udp::DescriptorSocket;
@@ -196,14 +198,29 @@ fn rekeys_under_full_load_lose_no_packet() {
 }
 
 #[test]
-fn a_tun_that_ends_is_reported() {
-    let running = running();
-    drop(running.host);
-    running.end.engine.close_tun("gone");
-    running.end.engine.close_tun("gone again");
-    assert_eq!(
-        running.end.engine.inbox.drain(),
-        [Event::TunClosed("gone".to_owned())]
-    );
-    drop(running.workers); // ends, whatever the threads were doing
+fn a_tun_that_ends_is_reported_once() {
+    let engine = Arc::new(Engine::new().expect("a descriptor"));
+    let (ours, host) = UnixStream::pair().expect("two sockets");
+    ours.set_nonblocking(true).expect("an open socket");
+    let tun = DescriptorTun::new(ours.as_fd(), 0, false).expect("a descriptor");
+    let _workers = Workers::start(engine.clone(), vec![tun]).expect("threads");
+    drop(host);
+    // SAFETY: the engine lives longer than the borrow.
+    let event_fd = unsafe { BorrowedFd::borrow_raw(engine.inbox.fd()) };
+    let mut polled = [PollFd::from_borrowed_fd(event_fd, PollFlags::IN)];
+    let patience = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    assert_eq!(poll(&mut polled, Some(&patience)), Ok(1));
+    let events = engine.inbox.drain();
+    assert!(matches!(&events[..], [Event::TunClosed(_)]), "{events:?}");
+    engine.close_tun("again");
+    assert_eq!(engine.inbox.drain(), []);
+}
+
+#[test]
+fn a_tun_that_would_block_is_refused() {
+    let (ours, _host) = UnixDatagram::pair().expect("two sockets");
+    assert!(DescriptorTun::new(ours.as_fd(), 0, false).is_err());
 }
