@@ -79,7 +79,7 @@ def test_it_starts_once_and_stops_more_than_once(engine: "wgd_native.Engine", tu
 
 def test_bad_values_are_refused_by_name(engine: "wgd_native.Engine") -> None:
     engine.add_peer(1)
-    with pytest.raises(ValueError, match="'host' is not an IP address|\"host\" is not"):
+    with pytest.raises(ValueError, match='"host" is not an IP address'):
         engine.set_endpoint(1, ("host", 1, 0, None))
     with pytest.raises(ValueError, match="prefix length 33"):
         engine.add_allowed_ip(1, bytes(4), 33)

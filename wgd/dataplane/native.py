@@ -94,7 +94,7 @@ class NativeDataPlane:
                 [(each.fileno(), each.is_ipv6, each.max_segments) for each in sockets]
             )
         else:
-            self._engine.attach_objects(self._tun, sockets)
+            self._engine.attach_objects(self._tun, tuple(sockets))
         self._sockets = tuple(sockets)
 
     def set_mtu(self, mtu: int) -> None:
