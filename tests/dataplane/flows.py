@@ -1,0 +1,363 @@
+"""TCP and UDP flows for tests of offloads: plans of packets and super-packets, and strategies.
+
+Plans become bytes when they are sent, because sequence numbers go on and addresses must be routed.
+"""
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from hypothesis import strategies as st
+
+from tests.dataplane.virtio import (
+    ACK,
+    CWR,
+    ECE,
+    FIN,
+    GSO_ECN,
+    GSO_TCPV4,
+    GSO_TCPV6,
+    GSO_UDP_L4,
+    NEEDS_CSUM,
+    PSH,
+    SYN,
+    TCP,
+    UDP,
+    URG,
+    VirtioHeader,
+    get,
+    put,
+    transport,
+    with_checksum,
+    with_ipv4_checksum,
+    with_partial_checksum,
+)
+
+DO_NOT_FRAGMENT: Final = 0x4000
+MAX_SEGMENTS: Final = 700
+
+
+@dataclass(frozen=True)
+class Flow:
+    """What the packets of a flow have in common."""
+
+    is_ipv6: bool
+    is_tcp: bool
+    port: int = 1
+    do_not_fragment: bool = True
+    has_options: bool = False
+    """TCP's, 12 bytes as for timestamps."""
+
+
+def compose(
+    flow: Flow,
+    addresses: tuple[bytes, bytes],
+    payload: bytes,
+    *,
+    sequence: int = 0,
+    identification: int = 0,
+    flags: int = ACK,
+    ttl: int = 64,
+    window: int = 512,
+    extension: int = 0,
+) -> bytes:
+    """Return a whole packet with right checksums.
+
+    `extension` is how many words (4 bytes of options in IPv4, an 8-byte hop-by-hop header in IPv6)
+    are between the IP header and the transport.
+    """
+    protocol = TCP if flow.is_tcp else UDP
+    if flow.is_tcp:
+        options = b"\x01\x01\x08\x0a" + bytes(8) if flow.has_options else b""
+        size = 20 + len(options)
+        header = struct.pack(
+            "!HHIIHHHH", 443, flow.port, sequence % 2**32, 7, size // 4 << 12 | flags, window, 0, 0
+        )
+        header += options
+    else:
+        header = struct.pack("!HHHH", 443, flow.port, 8 + len(payload), 0)
+    body = header + payload
+    if flow.is_ipv6:
+        between = bytes([protocol, extension - 1]) + b"\x01\x04" + bytes(4) if extension else b""
+        between += bytes(max(extension - 1, 0) * 8)
+        ip = struct.pack(
+            "!IHBB", 6 << 28, len(between) + len(body), 0 if extension else protocol, ttl
+        )
+        ip += addresses[0] + addresses[1] + between
+    else:
+        ip = struct.pack(
+            "!BBHHHBBH",
+            0x45 + extension,
+            0,
+            20 + 4 * extension + len(body),
+            identification % 2**16,
+            DO_NOT_FRAGMENT if flow.do_not_fragment else 0,
+            ttl,
+            protocol,
+            0,
+        )
+        ip += addresses[0] + addresses[1] + b"\x01" * (4 * extension)
+    return with_checksum(with_ipv4_checksum(ip + body))
+
+
+# -- out of the TUN --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SuperPacket:
+    """What a kernel hands over for the network card to cut, or to sum up if `segment_size` is 0."""
+
+    flow: Flow
+    payload: int
+    segment_size: int
+    flags: int = ACK
+    extension: int = 0
+    sequence: int = 0
+    identification: int = 0
+    needs_checksum: bool = True
+    excess_of_hint: int = 0
+
+    def build(self, addresses: tuple[bytes, bytes], number: int) -> tuple[VirtioHeader, bytes]:
+        """Return it with its header; `number` makes it one of its own."""
+        packet = compose(
+            self.flow,
+            addresses,
+            (number.to_bytes(4, "big") * (self.payload // 4 + 1))[: self.payload],
+            sequence=self.sequence,
+            identification=self.identification,
+            flags=self.flags,
+            extension=self.extension,
+        )
+        _, start = transport(packet)
+        is_partial = self.needs_checksum or not self.segment_size
+        gso_type = 0
+        if self.segment_size:
+            tcp_type = GSO_TCPV6 if self.flow.is_ipv6 else GSO_TCPV4
+            gso_type = tcp_type if self.flow.is_tcp else GSO_UDP_L4
+            if self.flow.is_tcp and self.flags & CWR:
+                gso_type |= GSO_ECN
+        header = VirtioHeader(
+            NEEDS_CSUM if is_partial else 0,
+            gso_type,
+            len(packet) - self.payload + self.excess_of_hint,
+            self.segment_size,
+            start if is_partial else 0,
+            (16 if self.flow.is_tcp else 6) if is_partial else 0,
+        )
+        return header, with_partial_checksum(packet) if is_partial else packet
+
+
+flows = st.builds(
+    Flow, st.booleans(), st.booleans(), st.integers(1, 3), st.booleans(), st.booleans()
+)
+_flags = st.sampled_from((ACK, ACK | PSH, ACK | FIN | PSH, ACK | CWR | PSH, ACK | ECE, ACK | URG))
+_numbers = st.sampled_from((0, 1, 65_530, 2**32 - 3000))
+
+
+def _sizes(size: int) -> st.SearchStrategy[tuple[int, int]]:
+    """How much payload, and of what segment size: often near a multiple."""
+    most = min(65_535 - 120, size * MAX_SEGMENTS)
+    counts, excesses = st.integers(1, 40), st.integers(-1, 1)
+    near = st.builds(lambda count, excess: count * size + excess, counts, excesses)
+    payload = st.one_of(near, st.integers(0, 3 * size), st.integers(0, most))
+    return payload.map(lambda payload: (min(max(payload, 0), most), size))
+
+
+super_packets = st.builds(
+    lambda flow, sizes, *rest: SuperPacket(flow, sizes[0], sizes[1], *rest),
+    flows,
+    st.sampled_from((1, 100, 536, 1200, 1368, 1380, 1400, 8948)).flatmap(_sizes),
+    _flags,
+    st.integers(0, 2),
+    _numbers,
+    _numbers,
+    st.booleans(),
+    st.sampled_from((0, 0, 40)),
+)
+unsummed_packets = st.builds(
+    lambda flow, payload, flags: SuperPacket(flow, payload, 0, flags),
+    flows,
+    st.integers(0, 1380),
+    _flags,
+)
+
+
+def _header(**fields: int) -> Callable[[VirtioHeader, bytes], tuple[VirtioHeader, bytes]]:
+    return lambda header, packet: (header._replace(**fields), packet)
+
+
+CONTRADICTIONS: Final[dict[str, Callable[[VirtioHeader, bytes], tuple[VirtioHeader, bytes]]]] = {
+    "segments of no size": _header(gso_size=0),
+    "fragments": _header(gso_type=3),
+    "an unknown type": _header(gso_type=2),
+    "the other IP version or transport": lambda header, packet: (
+        header._replace(gso_type={1: 4, 4: 1, 5: 1}[header.gso_type & 0x7F]),
+        packet,
+    ),
+    "checksum elsewhere": lambda header, packet: (
+        header._replace(flags=1, csum_start=header.csum_start + 2),
+        packet,
+    ),
+    "checksum outside": _header(flags=1, csum_start=65_535, csum_offset=65_535),
+    "half a packet": lambda header, packet: (header, packet[: len(packet) // 2]),
+    "half an IP header": lambda header, packet: (header, packet[:12]),
+    "nothing": lambda header, packet: (header, b""),
+    "a fragment": lambda header, packet: (
+        header,
+        put(packet, 6, 0x2000) if packet[0] >> 4 == 4 else packet[:6] + b"\x2c" + packet[7:],
+    ),
+    "one byte more": lambda header, packet: (header, packet + b"\0"),
+}
+"""Ways to make a super-packet contradict itself."""
+
+
+# -- into the TUN ----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A packet of the flow with this number, and how it differs from its neighbours."""
+
+    flow: int
+    payload: int
+    twist: str | None = None
+
+
+def _flipped(packet: bytes, position: int) -> bytes:
+    return packet[:position] + bytes([packet[position] ^ 1]) + packet[position + 1 :]
+
+
+def _as_fragment(packet: bytes) -> bytes:
+    if packet[0] >> 4 == 4:
+        return with_ipv4_checksum(put(packet, 6, 0x2000))
+    return packet[:6] + b"\x2c" + packet[7:]
+
+
+def _as_icmp(packet: bytes) -> bytes:
+    if packet[0] >> 4 == 4:
+        return with_ipv4_checksum(packet[:9] + b"\x01" + packet[10:])
+    return packet[:6] + b"\x3a" + packet[7:]
+
+
+AFTERWARDS: Final[dict[str, Callable[[bytes], bytes]]] = {
+    "wrong checksum": lambda packet: _flipped(packet, len(packet) - 1),
+    "wrong IP checksum": lambda packet: _flipped(packet, 10) if packet[0] >> 4 == 4 else packet,
+    "no checksum": lambda packet: (
+        put(packet, transport(packet)[1] + 6, 0) if transport(packet)[0] == UDP else packet
+    ),
+    "fragment": _as_fragment,
+    "ICMP": _as_icmp,
+    "wrong UDP length": lambda packet: (
+        with_checksum(put(packet, transport(packet)[1] + 4, 9))
+        if transport(packet)[0] == UDP
+        else packet
+    ),
+    "other traffic class": lambda packet: with_ipv4_checksum(_flipped(packet, 1)),
+}
+"""Twists that are made when the packet is complete."""
+
+FIELDS: Final[dict[str, dict[str, int]]] = {
+    "PSH": {"flags": ACK | PSH},
+    "FIN": {"flags": ACK | FIN},
+    "SYN": {"flags": ACK | SYN},
+    "CWR": {"flags": ACK | CWR},
+    "ECE": {"flags": ACK | ECE},
+    "URG": {"flags": ACK | URG},
+    "ttl": {"ttl": 63},
+    "window": {"window": 511},
+    "extension": {"extension": 1},
+}
+"""Twists in the headers."""
+
+NUMBERS: Final = ("same sequence", "gap", "same identification", "identification gap")
+"""Twists in what counts up."""
+
+_twists = st.sampled_from((*(None,) * 60, *["PSH"] * 3, *AFTERWARDS, *FIELDS, *NUMBERS))
+_payloads = st.sampled_from((*(1200,) * 12, 0, 1, 600, 1199, 1201, 1348))
+segments = st.builds(Segment, st.integers(0, 7), _payloads, _twists)
+trains = st.builds(
+    lambda segment, count: [Segment(segment.flow, segment.payload)] * count + [segment],
+    segments,
+    st.integers(1, 30),
+)
+segment_lists = st.one_of(
+    st.lists(segments, min_size=1, max_size=30),
+    st.lists(trains, min_size=1, max_size=3).map(lambda lists: list(chain(*lists))),
+)
+
+
+@dataclass
+class FlowState:
+    """Where a flow is."""
+
+    flow: Flow
+    counts_identification: bool
+    sequence: int = 2**32 - 4000
+    identification: int = 65_530
+
+    def build(self, segment: Segment, addresses: tuple[bytes, bytes], number: int) -> bytes:
+        """Return the next packet of the flow; `number` makes it one of its own."""
+        twist = segment.twist
+        payload = (number.to_bytes(4, "big") * (segment.payload // 4 + 1))[: segment.payload]
+        if twist == "gap":
+            self.sequence += 5000
+        if twist == "identification gap":
+            self.identification += 7
+        elif twist == "same identification" or not self.counts_identification:
+            self.identification -= 1
+        self.identification += 1
+        packet = compose(
+            self.flow,
+            addresses,
+            payload,
+            sequence=self.sequence,
+            identification=self.identification,
+            **FIELDS.get(twist or "", {}),
+        )
+        if twist != "same sequence":
+            self.sequence += len(payload)
+        return AFTERWARDS[twist](packet) if twist in AFTERWARDS else packet
+
+
+def new_flows() -> list[FlowState]:
+    """Eight flows: TCP and UDP over IPv4 and IPv6, in various styles."""
+    return [
+        FlowState(Flow(is_ipv6=False, is_tcp=True, port=1), counts_identification=True),
+        FlowState(Flow(is_ipv6=False, is_tcp=True, port=2), counts_identification=False),
+        FlowState(
+            Flow(is_ipv6=False, is_tcp=True, port=3, do_not_fragment=False, has_options=True),
+            counts_identification=True,
+        ),
+        FlowState(Flow(is_ipv6=True, is_tcp=True, port=1, has_options=True), True),
+        FlowState(Flow(is_ipv6=False, is_tcp=False, port=1), counts_identification=True),
+        FlowState(
+            Flow(is_ipv6=False, is_tcp=False, port=2, do_not_fragment=False),
+            counts_identification=False,
+        ),
+        FlowState(Flow(is_ipv6=True, is_tcp=False, port=1), counts_identification=False),
+        FlowState(Flow(is_ipv6=True, is_tcp=False, port=2), counts_identification=False),
+    ]
+
+
+# -- comparing -------------------------------------------------------------------------------------
+
+
+def flow_of(packet: bytes) -> object | None:
+    """What a packet must keep its order with; None for one that nothing may overtake."""
+    protocol, start = transport(packet)
+    is_ipv6 = packet[0] >> 4 == 6
+    if start != (40 if is_ipv6 else 20):
+        return None
+    if not is_ipv6 and get(packet, 6) & 0x3FFF:
+        return None
+    if protocol == (58 if is_ipv6 else 1):
+        return "ICMP"
+    body = packet[start:]
+    is_whole = len(body) >= 20 and 20 <= body[12] // 16 * 4 <= len(body)
+    if protocol == UDP:
+        is_whole = len(body) >= 8
+    if protocol not in (TCP, UDP) or not is_whole:
+        return None
+    return protocol, packet[12:20] if not is_ipv6 else packet[8:40], body[:4]
