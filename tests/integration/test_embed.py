@@ -1,6 +1,7 @@
 """Embedded tunnels on real TUN devices: made by the host, or handed over as a descriptor."""
 
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -12,6 +13,7 @@ import pytest
 
 from tests.testbed.engines import NATIVE, require_engine
 from tests.testbed.namespaces import Namespace, unique_name
+from tests.testbed.waiting import wait_until
 from wgd.addresses import Endpoint, Prefix
 from wgd.configuration import AllowedIpChange, DeviceChange, PeerChange
 from wgd.embed import EmbeddedTunnel
@@ -62,8 +64,13 @@ def udp_packet(source: str, destination: str, port: int, payload: bytes) -> byte
     return fields + struct.pack("!H", checksum) + addresses + ports + payload
 
 
-def threads() -> int:
-    return len(list(Path("/proc/self/task").iterdir()))
+def engine_threads() -> int:
+    """How many threads of native engines this process has, by the names they have."""
+    names = []
+    for task in Path("/proc/self/task").iterdir():
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            names.append((task / "comm").read_text())
+    return sum(name.startswith(("wgd-in", "wgd-out")) for name in names)
 
 
 def knows(other: EmbeddedTunnel, other_key: bytes, inner: str) -> DeviceChange:
@@ -89,12 +96,13 @@ def test_a_tun_with_offloads_gets_the_native_engine_and_one_in_memory_the_portab
             opened.callback(memory.release)
             netns.add_address(tun.name, "10.9.0.1/24")
             netns.ip("link", "set", tun.name, "up")
-            threads_before = threads()
+            # A thread that was waited for is still listed for a moment.
+            wait_until(lambda: engine_threads() == 0, 5, what="the end of former threads")
             native = await EmbeddedTunnel.start(tun, DeviceChange(private_key=keys[0]))
             opened.push_async_callback(native.stop)
             portable = await EmbeddedTunnel.start(memory, DeviceChange(private_key=keys[1]))
             opened.push_async_callback(portable.stop)
-            assert threads() - threads_before == 2 * queues
+            wait_until(lambda: engine_threads() == 2 * queues, 5, what="threads with names")
             native.set(knows(portable, public_keys[1], "10.9.0.2"))
             portable.set(knows(native, public_keys[0], "10.9.0.1"))
             inside = opened.enter_context(netns.socket(socket.AF_INET, socket.SOCK_DGRAM))
@@ -109,7 +117,7 @@ def test_a_tun_with_offloads_gets_the_native_engine_and_one_in_memory_the_portab
             async with asyncio.timeout(5):
                 assert await loop.sock_recv(inside, 100) == b"back"
             await native.stop()
-            assert threads() == threads_before
+            wait_until(lambda: engine_threads() == 0, 5, what="the end of the threads")
 
     with netns.entered(), caplog.at_level(logging.INFO):
         asyncio.run(scenario())
