@@ -6,10 +6,8 @@ Plans become bytes when they are sent, because sequence numbers go on and addres
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
+from random import Random
 from typing import Final
-
-from hypothesis import strategies as st
 
 from tests.dataplane.virtio import (
     ACK,
@@ -149,39 +147,45 @@ class SuperPacket:
         return header, with_partial_checksum(packet) if is_partial else packet
 
 
-flows = st.builds(
-    Flow, st.booleans(), st.booleans(), st.integers(1, 3), st.booleans(), st.booleans()
-)
-_flags = st.sampled_from((ACK, ACK | PSH, ACK | FIN | PSH, ACK | CWR | PSH, ACK | ECE, ACK | URG))
-_numbers = st.sampled_from((0, 1, 65_530, 2**32 - 3000))
+FLAGS: Final = (ACK, ACK | PSH, ACK | FIN | PSH, ACK | CWR | PSH, ACK | ECE, ACK | URG)
+NUMBERS: Final = (0, 1, 65_530, 2**32 - 3000)
+SEGMENT_SIZES: Final = (1, 100, 536, 1200, 1368, 1380, 1400, 8948)
 
 
-def _sizes(size: int) -> st.SearchStrategy[tuple[int, int]]:
-    """How much payload, and of what segment size: often near a multiple."""
-    most = min(65_535 - 120, size * MAX_SEGMENTS)
-    counts, excesses = st.integers(1, 40), st.integers(-1, 1)
-    near = st.builds(lambda count, excess: count * size + excess, counts, excesses)
-    payload = st.one_of(near, st.integers(0, 3 * size), st.integers(0, most))
-    return payload.map(lambda payload: (min(max(payload, 0), most), size))
+def _draw_flow(random: Random) -> Flow:
+    is_ipv6, is_tcp, do_not_fragment, has_options = (random.random() < 0.5 for _ in range(4))
+    return Flow(is_ipv6, is_tcp, random.randint(1, 3), do_not_fragment, has_options)
 
 
-super_packets = st.builds(
-    lambda flow, sizes, *rest: SuperPacket(flow, sizes[0], sizes[1], *rest),
-    flows,
-    st.sampled_from((1, 100, 536, 1200, 1368, 1380, 1400, 8948)).flatmap(_sizes),
-    _flags,
-    st.integers(0, 2),
-    _numbers,
-    _numbers,
-    st.booleans(),
-    st.sampled_from((0, 0, 40)),
-)
-unsummed_packets = st.builds(
-    lambda flow, payload, flags: SuperPacket(flow, payload, 0, flags),
-    flows,
-    st.integers(0, 1380),
-    _flags,
-)
+def draw_super_packet(random: Random, most: int) -> SuperPacket:
+    """Draw one that the kernel has put together: of about `most` packets, rarely of hundreds."""
+    size = random.choice(SEGMENT_SIZES)
+    payload = random.randint(0, most) * size + random.randint(-1, 1)
+    if random.randrange(8) == 0:
+        payload = random.randint(0, size * MAX_SEGMENTS)
+    return SuperPacket(
+        _draw_flow(random),
+        min(max(payload, 0), 65_535 - 120),
+        size,
+        flags=random.choice(FLAGS),
+        extension=random.choice((0, 0, 1, 2)),
+        sequence=random.choice(NUMBERS),
+        identification=random.choice(NUMBERS),
+        needs_checksum=random.random() < 0.8,
+        excess_of_hint=random.choice((0, 0, 40)),
+    )
+
+
+def draw_super_packets(random: Random, most: int) -> list[SuperPacket]:
+    """Draw some, and some that only lack a checksum."""
+    plans = []
+    for _ in range(random.randint(1, 5)):
+        if random.randrange(3):
+            plans.append(draw_super_packet(random, most))
+        else:
+            flow, payload = _draw_flow(random), random.randint(0, 1380)
+            plans.append(SuperPacket(flow, payload, 0, random.choice(FLAGS)))
+    return plans
 
 
 def _header(**fields: int) -> Callable[[VirtioHeader, bytes], tuple[VirtioHeader, bytes]]:
@@ -271,21 +275,27 @@ FIELDS: Final[dict[str, dict[str, int]]] = {
 }
 """Twists in the headers."""
 
-NUMBERS: Final = ("same sequence", "gap", "same identification", "identification gap")
+COUNTS: Final = ("same sequence", "gap", "same identification", "identification gap")
 """Twists in what counts up."""
 
-_twists = st.sampled_from((*(None,) * 60, *["PSH"] * 3, *AFTERWARDS, *FIELDS, *NUMBERS))
-_payloads = st.sampled_from((*(1200,) * 12, 0, 1, 600, 1199, 1201, 1348))
-segments = st.builds(Segment, st.integers(0, 7), _payloads, _twists)
-trains = st.builds(
-    lambda segment, count: [Segment(segment.flow, segment.payload)] * count + [segment],
-    segments,
-    st.integers(1, 30),
-)
-segment_lists = st.one_of(
-    st.lists(segments, min_size=1, max_size=30),
-    st.lists(trains, min_size=1, max_size=3).map(lambda lists: list(chain(*lists))),
-)
+TWISTS: Final = (*AFTERWARDS, *FIELDS, *COUNTS, "PSH", "PSH", "PSH", "FIN")
+
+
+def draw_segments(random: Random, most: int) -> list[Segment]:
+    """Draw packets of a few flows, some of them twisted, one flow after the other or mixed."""
+    segments = []
+    for _ in range(random.randint(1, 4)):
+        flow = random.randrange(8)
+        payload = random.choice((1200, 1200, 1200, 1348, 1, 600))
+        for _ in range(random.randint(1, 2 * most)):
+            twist = random.choice(TWISTS) if random.randrange(6) == 0 else None
+            size = payload
+            if random.randrange(12) == 0:
+                size = random.choice((0, 1, payload - 1, payload + 1, payload // 2))
+            segments.append(Segment(flow, size, twist))
+    if random.randrange(3) == 0:
+        random.shuffle(segments)
+    return segments
 
 
 @dataclass

@@ -36,6 +36,7 @@ from wgd.dataplane.interface import (
     Stamps,
     TunClosed,
 )
+from wgd.dataplane.portable_state import Drops
 from wgd.net.memory import MemoryHost, MemorySocket, Transit
 
 T = TypeVar("T")
@@ -47,6 +48,7 @@ ELSEWHERE: Final = "198.51.100.7"
 """A host that neither peer is at to begin with."""
 
 _OURS: Final = {OUR_ADDRESS, OUR_ADDRESS_6, OTHER_ADDRESS, OTHER_ADDRESS_6}
+_DROPS: Final = [field.name for field in dataclasses.fields(Drops)]
 
 
 class RememberingSocket(MemorySocket):
@@ -236,12 +238,13 @@ class Pair:
             else:
                 events.append(report)
         paths = self._log.lines if side is self.portable else offloads_off.count("udp_gso")
+        counted = engine.drops
         wire, side.wire = side.wire, []
         segment_sends = [socket.segment_sends for socket in (lab.socket, lab.socket6)]
         lab.socket.segment_sends = lab.socket6.segment_sends = 0
         return Seen(
             wire=wire,
-            drops=dataclasses.asdict(engine.drops),
+            drops={name: getattr(counted, name) for name in _DROPS},
             counters={peer: engine.counters(peer) for peer in self.peers},
             endpoints={peer: engine.endpoint(peer) for peer in self.peers},
             stamps={peer: engine.stamps(peer) for peer in self.peers},

@@ -9,13 +9,15 @@ import ipaddress
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2s
+from random import Random
 from typing import Final, TypeVar
 
 from hypothesis import strategies as st
 
 from tests.dataplane.lab import A_ADDRESS, B_ADDRESS, OUR_ADDRESS, PORT
-from tests.dataplane.pair import OTHER_ADDRESS, OUR_ADDRESS_6
+from tests.dataplane.pair import OTHER_ADDRESS, OTHER_ADDRESS_6, OUR_ADDRESS_6
 from wgd.addresses import Endpoint, Source
 
 REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
@@ -31,46 +33,55 @@ MAC1_KEY: Final = bytes(range(32))
 T = TypeVar("T")
 
 
-def weighted(*choices: tuple[int, st.SearchStrategy[T]]) -> st.SearchStrategy[T]:
-    """One of several, each as often as its number says; `one_of` takes equals for one."""
-    drawn = [choice for weight, choice in choices for _ in range(weight)]
-    return st.integers(0, len(drawn) - 1).flatmap(lambda number: drawn[number])
+@cache
+def packed(address: str) -> bytes:
+    """Return the 4 or 16 bytes of an address."""
+    return ipaddress.ip_address(address).packed
+
+
+def seeded(draw: Callable[[Random, int], T]) -> st.SearchStrategy[T]:
+    """What `draw` makes with a `Random`: a tenth of what strategies within strategies cost.
+
+    It is also given how many of one thing there may be. That is few for small seeds, so that
+    hypothesis finds small examples.
+    """
+
+    def from_seed(seed: int) -> T:
+        return draw(Random(seed), 1 + seed.bit_length() // 2)
+
+    return st.integers(0, 2**24 - 1).map(from_seed)
 
 
 # -- places and faults -----------------------------------------------------------------------------
 
-_sources = st.sampled_from(
-    (None, None, Source(OUR_ADDRESS, 1), Source(OTHER_ADDRESS, 1), Source("192.0.2.250", 1))
-)
-_sources_6 = st.sampled_from((None, Source(OUR_ADDRESS_6, 1), Source("2001:db8::250", 1)))
-endpoints = st.one_of(
-    st.builds(
-        lambda host, source: Endpoint(host, PORT, 0, source),
-        st.sampled_from((A_ADDRESS, B_ADDRESS, "203.0.113.9")),
-        _sources,
-    ),
-    st.builds(lambda source: Endpoint("2001:db8::1", PORT, 0, source), _sources_6),
-)
+HOSTS: Final = (A_ADDRESS, B_ADDRESS, "203.0.113.9", "2001:db8::1")
+_SOURCES: Final = (None, OUR_ADDRESS, OTHER_ADDRESS, "192.0.2.250")
+_SOURCES_6: Final = (None, OUR_ADDRESS_6, OTHER_ADDRESS_6, "2001:db8::250")
+
+
+def endpoint_of(number: int) -> Endpoint:
+    """One of 16 endpoints: four hosts, each without a source and with three."""
+    host = HOSTS[number % 4]
+    source = (_SOURCES_6 if ":" in host else _SOURCES)[number // 4 % 4]
+    return Endpoint(host, PORT, 0, None if source is None else Source(source, 1))
+
+
 _SAY_NOTHING_OF_BATCHES: Final = (errno.EINTR, errno.ENETUNREACH, errno.EPERM)
-send_errors = st.lists(
-    st.sampled_from(
-        (
-            errno.EAGAIN,
-            errno.ENOBUFS,
-            errno.EINVAL,
-            errno.EIO,
-            errno.EMSGSIZE,
-            errno.EOPNOTSUPP,
-            *_SAY_NOTHING_OF_BATCHES,
-        )
-    ),
-    min_size=1,
-    max_size=4,
+SEND_ERRORS: Final = (
+    errno.EAGAIN,
+    errno.EINVAL,
+    errno.EIO,
+    errno.EMSGSIZE,
+    errno.ENOBUFS,
+    errno.EOPNOTSUPP,
+    *_SAY_NOTHING_OF_BATCHES,
 )
-receive_errors = st.lists(
-    st.sampled_from((errno.EAGAIN, errno.ECONNREFUSED, errno.EINTR, errno.EIO, errno.ENETDOWN)),
-    min_size=1,
-    max_size=4,
+RECEIVE_ERRORS: Final = (
+    errno.EAGAIN,
+    errno.ECONNREFUSED,
+    errno.EINTR,
+    errno.EIO,
+    errno.ENETDOWN,
 )
 
 
@@ -87,7 +98,7 @@ def _patched(packet: bytes, position: int, *values: int) -> bytes:
 
 
 def _with_length(packet: bytes, difference: int) -> bytes:
-    """An inner packet whose header says that it is longer than it is, or shorter."""
+    """The packet with a header that says it is so many bytes longer than it is."""
     position = 2 if packet[0] >> 4 == 4 else 4
     (length,) = struct.unpack_from("!H", packet, position)
     length = min(max(length + difference, 0), 65_535)
@@ -95,19 +106,19 @@ def _with_length(packet: bytes, difference: int) -> bytes:
 
 
 LIES: Final[dict[str, Callable[[bytes], bytes]]] = {
-    "it is of version 5": lambda packet: _patched(packet, 0, 0x55),
-    "its header has 16 bytes": lambda packet: _patched(packet, 0, packet[0] & 0xF0 | 4),
-    "its header has 60 bytes": lambda packet: _patched(packet, 0, packet[0] & 0xF0 | 15),
-    "it is longer by 1": lambda packet: _with_length(packet, 1),
-    "it is longer by 16": lambda packet: _with_length(packet, 16),
-    "it is longer by 64 KiB": lambda packet: _with_length(packet, 65_535),
-    "it is shorter by 1": lambda packet: _with_length(packet, -1),
-    "it has no length": lambda packet: _with_length(packet, -65_535),
-    "it has a whole header": lambda packet: packet[:10],
-    "it is a packet": lambda packet: b"",
-    "there is something in it": lambda packet: bytes(len(packet)),
+    "version 5": lambda packet: _patched(packet, 0, 0x55),
+    "header of 16 bytes": lambda packet: _patched(packet, 0, packet[0] & 0xF0 | 4),
+    "header of 60 bytes": lambda packet: _patched(packet, 0, packet[0] & 0xF0 | 15),
+    "1 byte too long": lambda packet: _with_length(packet, 1),
+    "16 bytes too long": lambda packet: _with_length(packet, 16),
+    "64 KiB too long": lambda packet: _with_length(packet, 65_535),
+    "1 byte too short": lambda packet: _with_length(packet, -1),
+    "no length": lambda packet: _with_length(packet, -65_535),
+    "half a header": lambda packet: packet[:10],
+    "nothing": lambda packet: b"",
+    "all zero": lambda packet: bytes(len(packet)),
 }
-"""What a packet may claim wrongly."""
+"""How a packet, or what its header says of it, may be wrong."""
 
 
 @dataclass(frozen=True)
@@ -121,10 +132,8 @@ class Packet:
 
     def build(self, number: int) -> bytes:
         """Return the packet; `number` makes it one of its own."""
-        source = ipaddress.ip_address(self.source)
-        destination = ipaddress.ip_address(self.destination)
-        addresses = source.packed + destination.packed
-        if source.version == 4:
+        addresses = packed(self.source) + packed(self.destination)
+        if len(addresses) == 8:
             size = max(self.size, 20)
             header = struct.pack("!BBHHHBBH", 0x45, 0, size, 0, 0, 64, 253, 0)
         else:
@@ -136,43 +145,37 @@ class Packet:
         return LIES[self.lie](packet) if self.lie else packet
 
 
-def with_source(packet: bytes, addresses: Iterable[bytes]) -> bytes:
+def with_source(packet: bytes, addresses: Iterable[str]) -> bytes:
     """Return the packet with one of these as its source, if one is of its family."""
     if not packet:
         return packet
     size, position = (4, 12) if packet[0] >> 4 == 4 else (16, 8)
-    for address in addresses:
+    for address in map(packed, addresses):
         if len(address) == size:
             return _patched(packet, position, *address)[: len(packet)]
     return packet
 
 
-sizes = st.one_of(
-    st.sampled_from((20, 40, 64, 64, 1200, 1200, 1408, 1409, 1419, 1420, 1421, 1500)),
-    st.integers(20, 1500),
-)
-large_sizes = st.one_of(st.integers(1500, 65_000), st.sampled_from((65_440, 65_475, 65_535)))
-lies = st.sampled_from((None,) * 25 + tuple(LIES))
-_address_pairs = st.one_of(
-    st.tuples(st.sampled_from(V4_ADDRESSES), st.sampled_from(V4_ADDRESSES)),
-    st.tuples(st.sampled_from(V6_ADDRESSES), st.sampled_from(V6_ADDRESSES)),
-)
+SIZES: Final = (20, 40, 64, 1200, 1280, 1408, 1409, 1419, 1420, 1421, 1500)
+LARGE_SIZES: Final = (2840, 9000, 32_000, 65_000, 65_440, 65_475, 65_535)
 
 
-def packets(of_sizes: st.SearchStrategy[int] = sizes) -> st.SearchStrategy[Packet]:
-    """Packets, most of them honest."""
-    return st.builds(
-        lambda pair, size, lie: Packet(pair[0], pair[1], size, lie), _address_pairs, of_sizes, lies
-    )
+def draw_packet(random: Random) -> Packet:
+    """Draw a packet, most often an honest one."""
+    addresses = random.choice((V4_ADDRESSES, V6_ADDRESSES))
+    size = random.choice(SIZES) if random.randrange(3) else random.randint(20, 1500)
+    if random.randrange(25) == 0:
+        size = random.choice(LARGE_SIZES)
+    lie = random.choice(tuple(LIES)) if random.randrange(10) == 0 else None
+    return Packet(random.choice(addresses), random.choice(addresses), size, lie)
 
 
-trains = st.builds(
-    lambda packet, count, last: [packet] * count + ([last] if last else []),
-    packets(),
-    st.integers(2, 12),
-    st.none() | packets(),
-)
-"""Neighbours of one size, and perhaps another packet after them."""
+def draw_packets(random: Random, most: int) -> list[Packet]:
+    """Draw some packets: neighbours of one size and others after them."""
+    packets = []
+    for _ in range(random.randint(1, 3)):
+        packets += [draw_packet(random)] * random.choice((1, 1, random.randint(1, most)))
+    return packets
 
 
 # -- datagrams -------------------------------------------------------------------------------------
@@ -180,7 +183,7 @@ trains = st.builds(
 
 @dataclass(frozen=True)
 class Sealed:
-    """A transport message of the session that is the `session`th from the youngest.
+    """A transport message of the session with this number (see `Lockstep.session`).
 
     If `is_honest`, the packet's source is one that belongs to the peer, if any does. `counter` is
     None for the next one, else relative to that: a negative one was there before or is late, a
@@ -209,14 +212,6 @@ DAMAGES: Final[dict[str, Callable[[bytes], bytes]]] = {
 
 
 @dataclass(frozen=True)
-class Limit:
-    """A transport message with a counter at the limit: the window is there from then on."""
-
-    session: int
-    counter: int
-
-
-@dataclass(frozen=True)
 class Again:
     """What was received before, `back` datagrams ago."""
 
@@ -242,7 +237,6 @@ class HandshakeMessage:
     kind: int
     is_right: bool = True
     excess: int = 0
-    count: int = 1
 
     def build(self, number: int) -> bytes:
         """Return the datagram; `number` makes it one of its own."""
@@ -254,45 +248,41 @@ class HandshakeMessage:
         return covered + mac1 + bytes(16)
 
 
-Datagram = Sealed | Limit | Again | Garbage | HandshakeMessage
+Datagram = Sealed | Again | Garbage | HandshakeMessage
 
-_sessions = st.sampled_from((0,) * 8 + (1,) * 5 + (2, 2, 3, 4, 5, 6))
-_counters = st.sampled_from((None,) * 40 + (-1, -2, -3, -64, -8128, -8129, -9000, 1, 5, 64, 8200))
-_damages = st.sampled_from((None,) * 40 + tuple(DAMAGES))
-_honest = st.builds(Sealed, packets() | st.none(), _sessions)
 
-sealed = st.builds(
-    Sealed,
-    weighted((6, packets() | st.none()), (1, packets(large_sizes))),
-    _sessions,
-    st.sampled_from((True, True, False)),
-    _counters,
-    st.sampled_from((True, True, True, False)),
-    _damages,
-)
-limits = st.builds(
-    Limit,
-    _sessions,
-    st.sampled_from((REJECT_AFTER_MESSAGES - 1, REJECT_AFTER_MESSAGES, 2**64 - 1)),
-)
-garbage = st.builds(
-    Garbage, st.sampled_from((None, 0, 1, 2, 3, 4, 5, 1 << 8, 4 << 24)), st.binary(max_size=200)
-)
-handshake_messages = st.one_of(
-    st.builds(HandshakeMessage, st.sampled_from((1, 2, 3))),
-    st.builds(HandshakeMessage, st.sampled_from((1, 2)), st.just(False)),
-    st.builds(HandshakeMessage, st.sampled_from((1, 2, 3)), excess=st.sampled_from((-1, 1))),
-    st.just(HandshakeMessage(3, count=70)),  # more than are queued
-)
-_any: list[tuple[int, st.SearchStrategy[Datagram]]] = [
-    (20, _honest),
-    (16, sealed),
-    (4, st.builds(Again, st.integers(0, 20))),
-    (4, garbage),
-    (4, handshake_messages),
-    (1, limits),
-]
-datagrams = weighted(*_any)
+def draw_sealed(random: Random) -> Sealed:
+    """Draw a transport message, most often a good one."""
+    packet = draw_packet(random) if random.randrange(5) else None
+    session = random.choice((0, 0, 0, 0, 1, 1, 2, 3, 4, 5))
+    if random.randrange(3):
+        return Sealed(packet, session)
+    near = (-1, -2, -64, -8128, -8129, -9000, 1, 64, 8200)
+    return Sealed(
+        packet,
+        session,
+        is_honest=random.random() < 0.7,
+        counter=random.choice(near) if random.random() < 0.3 else None,
+        is_padded=random.random() < 0.8,
+        damage=random.choice(tuple(DAMAGES)) if random.random() < 0.3 else None,
+    )
+
+
+def draw_datagram(random: Random) -> Datagram:
+    """Draw a datagram of any kind."""
+    kind = random.randrange(12)
+    if kind == 0:
+        return Again(random.randrange(20))
+    if kind == 1:
+        kinds = (None, 0, 1, 2, 3, 4, 5, 1 << 8, 4 << 24)
+        return Garbage(random.choice(kinds), random.randbytes(random.randrange(200)))
+    if kind == 2:
+        return HandshakeMessage(
+            random.choice((1, 2, 3)),
+            is_right=random.random() < 0.7,
+            excess=random.choice((0, 0, 0, 0, -1, 1)),
+        )
+    return draw_sealed(random)
 
 
 @dataclass(frozen=True)
@@ -303,13 +293,13 @@ class Burst:
     datagrams: list[Datagram]
 
 
-_senders = st.sampled_from((0, 0, 0, 1, 1, 2, 3))
-bursts = st.builds(Burst, _senders, st.lists(datagrams, min_size=1, max_size=10))
-alike = st.builds(
-    lambda sender, first, datagram, count: Burst(sender, [first, *[datagram] * count]),
-    _senders,
-    datagrams,
-    _honest,
-    st.integers(1, 9),
-)
-"""Datagrams of one size, which a kernel puts together."""
+def draw_bursts(random: Random, most: int) -> list[Burst]:
+    """Draw what a few senders send: datagrams of one size, which a kernel may put together, too."""
+    bursts = []
+    for _ in range(random.randint(1, 3)):
+        datagrams: list[Datagram] = []
+        while random.randrange(3) or not datagrams:
+            count = random.choice((1, 1, random.randint(1, most)))
+            datagrams += [draw_datagram(random)] * count
+        bursts.append(Burst(random.choice((0, 0, 0, 1, 1, 2, 3)), datagrams))
+    return bursts
