@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn a_vector_of_the_kernels_kind() {
+    fn a_vector_of_another_library() {
         // RFC 8439 gives no vector with a zero prefix of the nonce and no associated data; this
         // one was made with OpenSSL 3: key 00..1f, counter 1, plaintext "wireguard".
         let key: [u8; 32] = std::array::from_fn(|n| n as u8);

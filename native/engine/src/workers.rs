@@ -34,11 +34,11 @@ const PAUSE: Timespec = Timespec {
     tv_nsec: 100_000_000,
 };
 
-/// What a thread does until the end, with a TUN queue and the number that both have.
-type Way = fn(&Shared, &DescriptorTun, usize);
-
 /// Receives from one socket after which a thread looks at the others.
 const DRAINS_AT_ONCE: usize = 16;
+
+/// What a thread does until the end, with a TUN queue and the number that both have.
+type Way = fn(&Shared, &DescriptorTun, usize);
 
 /// The running threads of an engine. Dropping it ends them.
 pub struct Workers {
@@ -107,7 +107,7 @@ impl Workers {
         let sockets: Vec<_> = sockets.into_iter().map(Arc::new).collect();
         let first = |is_ipv6: bool| {
             let found = sockets.iter().find(|socket| is_ipv6 == socket.is_ipv6());
-            found.map(|socket| socket.clone() as Arc<dyn crate::io::Socket>)
+            found.map(|socket| socket.clone() as Arc<dyn Socket>)
         };
         shared.engine.set_senders(Senders {
             v4: first(false),
