@@ -129,8 +129,9 @@ def test_several_workers_deliver_everything(workers: Tunnel) -> None:
 
 
 def test_several_workers_keep_the_order_within_a_flow(workers: Tunnel) -> None:
+    workers.assert_works()  # there is a session: nothing waits for one
     left, right = workers.left, workers.right
-    flows, datagrams = 16, 200
+    flows, bursts, burst = 16, 50, 8
     with right.home.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
         server.settimeout(5)
         server.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -140,16 +141,18 @@ def test_several_workers_keep_the_order_within_a_flow(workers: Tunnel) -> None:
             for client in clients:
                 client.connect(server.getsockname())
             seen: dict[object, list[int]] = {}
-            for number in range(datagrams):
-                for client in clients:
-                    client.send(struct.pack("!I", number) + bytes(1200))
-                for _ in clients:
+            for first in range(0, bursts * burst, burst):
+                # Many of each flow are under way at once, but no more than all queues hold.
+                for number in range(first, first + burst):
+                    for client in clients:
+                        client.send(struct.pack("!I", number) + bytes(200))
+                for _ in range(flows * burst):
                     data, sender = server.recvfrom(2000)
                     seen.setdefault(sender, []).append(struct.unpack("!I", data[:4])[0])
         finally:
             for client in clients:
                 client.close()
-    assert list(seen.values()) == [list(range(datagrams))] * flows
+    assert list(seen.values()) == [list(range(bursts * burst))] * flows
 
 
 def test_workers_share_a_port_that_nobody_else_can_have(workers: Tunnel) -> None:
