@@ -41,6 +41,5 @@ def test_a_path_that_becomes_too_narrow_for_what_is_sealed(
     for end in (tunnel.left, tunnel.right):
         end.namespace.ip("link", "set", "dev", "eth0", "mtu", "1500")
     exchange_everything(tunnel, 8920)
-    for end, engine in ((tunnel.left, left), (tunnel.right, right)):
-        said = end.daemon.program.output.count("event=offload_off name=udp_gso ")
-        assert said == (1 if engine == NATIVE else 0)
+    for end in (tunnel.left, tunnel.right):
+        assert end.daemon.program.output.count("event=offload_off name=udp_gso ") == 1

@@ -26,10 +26,9 @@ from tests.dataplane.traffic import (
     Packet,
     Sealed,
     packed,
-    say_nothing_of_batches,
     with_source,
 )
-from wgd.addresses import Endpoint, Source
+from wgd.addresses import Endpoint
 from wgd.dataplane.interface import PeerId
 from wgd.dataplane.portable import PortableDataPlane
 from wgd.dataplane.portable_state import EngineState
@@ -164,7 +163,6 @@ class Lockstep(RuleBasedStateMachine):
     def receive(self, sent: list[tuple[int, bytes]], *, coalesced: bool = False) -> None:
         """Receive datagrams, each from the far end that its number stands for."""
         self.received.extendleft(datagram for _, datagram in sent)
-        self._let_paths_batch()
 
         def call(side: Side) -> int:
             side.lab.socket.coalesces = side.lab.socket6.coalesces = coalesced
@@ -175,24 +173,6 @@ class Lockstep(RuleBasedStateMachine):
             return side.let_receive()
 
         self.pair.both(call, coalesced=coalesced)
-
-    def _let_paths_batch(self) -> None:
-        # An open difference: when batches have failed on the path to a peer, the portable engine
-        # tries them again as soon as the peer is answered from another source, the native one only
-        # when the peer is at another address. So there are no such paths where a source may change,
-        # which is also what an error does, and none comes to be.
-        for is_ipv6 in (False, True):
-            for socket in self.sockets(is_ipv6=is_ipv6):
-                if socket.send_errors:
-                    socket.segment_errors.clear()
-        for peer in self.pair.peers:
-            known = self.portable_state().peers[peer]
-            if known.may_batch or known.endpoint is None:
-                continue
-            is_ipv6 = known.endpoint.is_ipv6
-            ours = Source(self.our_address_6 if is_ipv6 else self.our_address, 1)
-            if known.endpoint.source != ours or self.sockets(is_ipv6=is_ipv6)[0].send_errors:
-                self.set_endpoint(peer, known.endpoint)
 
     def install(self, peer: PeerId, *, initiator: bool) -> FarEnd:
         """Install a keypair as the control plane does after a handshake."""
@@ -238,16 +218,11 @@ class Lockstep(RuleBasedStateMachine):
 
     def set_endpoint(self, peer: PeerId, endpoint: Endpoint) -> None:
         """Set a peer's endpoint."""
-        known = self.pair.endpoint(endpoint)
-        self.pair.both(lambda side: side.engine.set_endpoint(peer, known))
+        self.pair.both(lambda side: side.engine.set_endpoint(peer, endpoint))
 
     def note_received(self, peer: PeerId, endpoint: Endpoint, length: int) -> None:
         """Let the control plane say that a handshake message was authentic."""
-        # An open difference: after a handshake message from elsewhere the native engine tries
-        # batches there, while the portable one still believes what it knows of the former path.
-        if self.portable_state().peers[peer].may_batch:
-            source = self.pair.endpoint(endpoint)
-            self.pair.both(lambda side: side.engine.note_received(peer, length, source))
+        self.pair.both(lambda side: side.engine.note_received(peer, length, endpoint))
 
     def count_to(self, peer: PeerId, counter: int) -> None:
         """Let the next packet under the current keypair have this counter, if it is greater."""
@@ -268,17 +243,11 @@ class Lockstep(RuleBasedStateMachine):
         for is_ipv6 in (False, True):
             for socket in self.sockets(is_ipv6=is_ipv6):
                 (socket.segment_errors if of_segments else socket.send_errors).append(number)
-                # An open difference: if a batch fails with one of these, and its datagrams one by
-                # one do not, the portable engine takes it for the path's fault, the native one
-                # does not.
-                if say_nothing_of_batches(socket.send_errors, socket.segment_errors):
-                    socket.max_segments = 1
 
     def set_max_segments(self, count: int, *, is_ipv6: bool) -> None:
         """Let so many datagrams leave at once."""
         for socket in self.sockets(is_ipv6=is_ipv6):
-            if not say_nothing_of_batches(socket.send_errors, socket.segment_errors):
-                socket.max_segments = count
+            socket.max_segments = count
 
     def let_sending_succeed(self) -> None:
         """Forget the errors to come; batches are possible again."""
@@ -290,9 +259,6 @@ class Lockstep(RuleBasedStateMachine):
 
     def move(self, *, is_other: bool) -> None:
         """Change our own addresses: pinned sources are not ours any more."""
-        lab = self.pair.portable.lab
-        if lab.socket._received or lab.socket6._received:
-            return  # see `_let_paths_batch`: nothing shall be on its way to the former ones
         self.our_address, self.our_address_6 = (
             (OTHER_ADDRESS, OTHER_ADDRESS_6) if is_other else (OUR_ADDRESS, OUR_ADDRESS_6)
         )

@@ -66,7 +66,6 @@ def endpoint_of(number: int) -> Endpoint:
     return Endpoint(host, PORT, 0, None if source is None else Source(source, 1))
 
 
-_SAY_NOTHING_OF_BATCHES: Final = (errno.EINTR, errno.ENETUNREACH, errno.EPERM)
 SEND_ERRORS: Final = (
     errno.EAGAIN,
     errno.EINVAL,
@@ -74,7 +73,9 @@ SEND_ERRORS: Final = (
     errno.EMSGSIZE,
     errno.ENOBUFS,
     errno.EOPNOTSUPP,
-    *_SAY_NOTHING_OF_BATCHES,
+    errno.EINTR,
+    errno.ENETUNREACH,
+    errno.EPERM,
 )
 RECEIVE_ERRORS: Final = (
     errno.EAGAIN,
@@ -83,11 +84,6 @@ RECEIVE_ERRORS: Final = (
     errno.EIO,
     errno.ENETDOWN,
 )
-
-
-def say_nothing_of_batches(*errors: Iterable[int]) -> bool:
-    """Whether there are errors among these that a single datagram could meet as well."""
-    return any(number in _SAY_NOTHING_OF_BATCHES for numbers in errors for number in numbers)
 
 
 # -- packets ---------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from wgd.addresses import Endpoint, Prefix
 from wgd.clock import VirtualClock
 from wgd.configuration import AllowedIpChange, DeviceChange, PeerChange, PeerState
-from wgd.dataplane.interface import TunClosed
+from wgd.dataplane.interface import OffloadOff, TunClosed
 from wgd.dataplane.portable import PortableDataPlane
 from wgd.device import Device
 from wgd.net.memory import MemoryNetwork, Transit
@@ -101,7 +101,7 @@ class Host:
         now = self.simulation.clock.now()
         events = self.dataplane.drain_events()
         for event in events:
-            assert not isinstance(event, TunClosed)
+            assert not isinstance(event, TunClosed | OffloadOff)
             self.device.on_event(event, now)
         messages, queued = self.dataplane.take_handshakes(16)
         for message in messages:

@@ -37,7 +37,7 @@ class Reporting(PortableDataPlane):
     def event_fd(self) -> int:
         return self.is_waiting.fileno()
 
-    def drain_events(self) -> list[Report]:  # type: ignore[override] # more than it has itself
+    def drain_events(self) -> list[Report]:
         self.is_waiting.clear()
         reports, self._reports = self._reports, []
         return reports

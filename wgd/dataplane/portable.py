@@ -18,9 +18,9 @@ from wgd.dataplane.handshake_queue import HandshakeQueue
 from wgd.dataplane.interface import (
     Counters,
     DatagramSocket,
-    Event,
     HandshakeMessage,
     PeerId,
+    Report,
     Stamps,
     Tun,
     TunClosed,
@@ -294,7 +294,7 @@ class PortableDataPlane:
         known = self._state.peers[peer]
         self._state.stamp_received(known, self._clock.boot_ns(), is_data=False)
         known.received_bytes += length
-        known.endpoint = source
+        known.roam(source)
 
     # -- events ------------------------------------------------------------------------------------
 
@@ -302,7 +302,7 @@ class PortableDataPlane:
         """Return a descriptor that is readable while events or handshake messages wait."""
         return self._state.wakeup.fileno()
 
-    def drain_events(self) -> list[Event]:
+    def drain_events(self) -> list[Report]:
         """Return all waiting events, oldest first."""
         events, self._state.events = self._state.events, []
         self._settle_wakeup()

@@ -109,9 +109,7 @@ class Inbound:
             state.drops.replayed += 1
             return
 
-        if source is not peer.endpoint:
-            peer.endpoint = source
-            peer.may_batch = True  # another path may do what the last one could not
+        peer.roam(source)
         peer.received_bytes += length
         is_data = length > TRANSPORT_MIN_SIZE
         state.stamp_received(peer, now_ns, is_data=is_data)

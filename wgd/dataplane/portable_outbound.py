@@ -15,7 +15,7 @@
 """
 
 import errno
-import logging
+import os
 from collections.abc import Sequence
 from struct import Struct
 from typing import Final
@@ -28,12 +28,10 @@ from wgd.constants import (
     PADDING_MULTIPLE,
     REKEY_AFTER_MESSAGES,
 )
-from wgd.dataplane.interface import DatagramSocket
+from wgd.dataplane.interface import DatagramSocket, OffloadOff
 from wgd.dataplane.keypairs import Session
 from wgd.dataplane.portable_state import EngineState, PeerState
 from wgd.noise.messages import TRANSPORT_HEADER, MessageType
-
-logger = logging.getLogger(__name__)
 
 MAX_PACKET_SIZE: Final = 65_535
 
@@ -50,6 +48,8 @@ _IPV6_DESTINATION: Final = Struct("24x16s")
 
 # Errors that another source address cannot mend: the datagram is too long, or the queue is full.
 _NOT_THE_SOURCE: Final = (errno.EMSGSIZE, errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
+# Errors that say that the kernel, or the path, cannot do it with several datagrams at once.
+_NO_BATCHES: Final = (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.EOPNOTSUPP)
 _QUEUE_FULL: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
 
 
@@ -200,8 +200,14 @@ class Outbound:
             return
         datagrams = self._arena[self._batch_start : end]
         size = self._batch_size
-        if len(datagrams) > size and self._transmit_segments(peer, datagrams, size):
-            return
+        error: OSError | None = None
+        if len(datagrams) > size:
+            try:
+                self._transmit_segments(peer, datagrams, size)
+            except OSError as failure:
+                error = failure  # they are tried one by one
+            else:
+                return
         endpoint = peer.endpoint
         all_sent = True
         for offset in range(0, len(datagrams), size):
@@ -210,26 +216,30 @@ class Outbound:
                 peer.sent_bytes += len(datagram)
             else:
                 all_sent = False
-        if len(datagrams) > size and all_sent and peer.endpoint is endpoint and peer.may_batch:
+        if error is None or error.errno not in _NO_BATCHES:
+            return
+        if all_sent and peer.endpoint is endpoint and peer.may_batch:
             # One by one they go, from the same source: it is the path that cannot do it.
             peer.may_batch = False
-            logger.info("event=udp_gso_off endpoint=%s", endpoint)
+            self._state.emit(OffloadOff("udp_gso", f"{error.strerror} to {endpoint}"))
 
-    def _transmit_segments(self, peer: PeerState, datagrams: memoryview, size: int) -> bool:
-        """Send datagrams of one size at once; False if they must be tried one by one."""
+    def _transmit_segments(self, peer: PeerState, datagrams: memoryview, size: int) -> None:
+        """Send datagrams of one size at once; a full queue drops them.
+
+        Raises OSError when they must be tried one by one.
+        """
         endpoint = peer.endpoint
         socket = None if endpoint is None else self._sockets.get(endpoint.is_ipv6)
         if socket is None or endpoint is None:
-            return False
+            raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         try:
             socket.send_segments(datagrams, size, endpoint)
         except OSError as error:
             if error.errno not in _QUEUE_FULL:
-                return False
+                raise
             self._state.drops.send_failed += -(-len(datagrams) // size)
         else:
             peer.sent_bytes += len(datagrams)
-        return True
 
     def transmit(self, peer: PeerState, datagram: bytes | memoryview) -> bool:
         """Send a datagram to the peer's endpoint; False if it has none or it failed."""

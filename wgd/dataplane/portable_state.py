@@ -10,7 +10,7 @@ from typing import Final
 from wgd.addresses import Endpoint
 from wgd.allowed_ips import AllowedIps
 from wgd.constants import MAX_STAGED_PACKETS
-from wgd.dataplane.interface import BecameActive, Event, NeedsHandshake, PeerId
+from wgd.dataplane.interface import BecameActive, NeedsHandshake, PeerId, Report
 from wgd.dataplane.keypairs import KeypairSlots, Session
 from wgd.dataplane.wakeup import Wakeup
 
@@ -79,6 +79,14 @@ class PeerState:
         self.sent_bytes = 0
         self.received_bytes = 0
 
+    def roam(self, source: Endpoint) -> None:
+        """An authenticated message came from `source`: answers go there."""
+        if source is self.endpoint:
+            return
+        if self.endpoint is None or self.endpoint[:3] != source[:3]:
+            self.may_batch = True  # another path may do what the last one could not
+        self.endpoint = source
+
 
 class EngineState:
     """The tables of the engine, and the events it has not told the control plane yet."""
@@ -89,7 +97,7 @@ class EngineState:
         """By receiver index."""
         self.allowed_ips: AllowedIps[PeerState] = AllowedIps()
         self.drops = Drops()
-        self.events: list[Event] = []
+        self.events: list[Report] = []
         self.wakeup = Wakeup()
         self._routes: dict[bytes, PeerState | None] = {}
 
@@ -119,7 +127,7 @@ class EngineState:
 
     # -- events ------------------------------------------------------------------------------------
 
-    def emit(self, event: Event) -> None:
+    def emit(self, event: Report) -> None:
         """Queue an event; each is reported once until control acts, so that they stay few."""
         self.events.append(event)
         self.wakeup.set()
