@@ -14,6 +14,9 @@ _Endpoint = tuple[str, int, int, _Source | None]
 
 __version__: str
 
+INTERFACE_VERSION: int
+"""Grows with every change of what is described here."""
+
 @final
 class Engine:
     """One device's data plane."""
@@ -90,7 +93,12 @@ class Engine:
     # -- stamps and counters ---------------------------------------------------------------------
 
     def stamps(self, peer: int) -> tuple[int, int, int, int]: ...
-    def counters(self, peer: int) -> tuple[int, int]: ...
+    def counters(self, peer: int) -> tuple[int, int, int, int]: ...
+    def faults(self, peer: int) -> list[tuple[str, int, int, int]]:
+        """Return `(reason, count, last_ns, errno)`, a reason being the value of a FailureReason."""
+
+    def has_session(self, peer: int, now_ns: int) -> bool: ...
+    def staged_packets(self, peer: int) -> int: ...
     def disarm(self, peer: int) -> None: ...
     def clear_data_sent_unanswered(self, peer: int) -> None: ...
     def clear_stamps(self, peer: int) -> None: ...
@@ -116,5 +124,13 @@ class Engine:
         ("offload_off", name, reason)
         """
 
+    # -- the engine as a whole -------------------------------------------------------------------
+
     def drops(self) -> dict[str, int]:
         """What was dropped since the start, by the names of `Drops`."""
+
+    def queue_depths(self) -> tuple[int, int]: ...
+    def offloads(self) -> list[str]:
+        """Return the offloads in use, sorted; "tun_tso" and "tun_uso" unless they have failed: what
+        the TUN was made with is not known here.
+        """

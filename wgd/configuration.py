@@ -5,11 +5,16 @@ Keys are 32 raw bytes and never appear in a repr.
 """
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from wgd.addresses import Endpoint, Prefix
 
 NO_KEY = bytes(32)
 """All zeros: in a change it removes the private or preshared key; in a state it means none."""
+
+
+LOG_LEVELS: Final = ("verbose", "debug", "info", "error", "silent")
+"""The names of the log's levels: wireguard-go's, and "info". "debug" is the same as "verbose"."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +31,8 @@ class PeerChange:
 
     `remove` wins over everything else; with `update_only` an unknown peer is not created;
     `replace_allowed_ips` drops the peer's entries before `allowed_ips` apply in order.
+    `endpoint_host` is the `name:port` that `endpoint` was looked up from, to be looked up again
+    when the peer is not heard from; an `endpoint` without it makes the device forget the name.
     """
 
     public_key: bytes = field(repr=False)
@@ -33,6 +40,7 @@ class PeerChange:
     update_only: bool = False
     preshared_key: bytes | None = field(default=None, repr=False)
     endpoint: Endpoint | None = None
+    endpoint_host: str | None = None
     persistent_keepalive_seconds: int | None = None
     replace_allowed_ips: bool = False
     allowed_ips: tuple[AllowedIpChange, ...] = ()
@@ -47,6 +55,18 @@ class DeviceChange:
     fwmark: int | None = None
     replace_peers: bool = False
     peers: tuple[PeerChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ControlChange:
+    """What to change that is no part of a device's configuration; None leaves it as it is.
+
+    `log_level` is one of `LOG_LEVELS`. `endpoint_hosts` gives peers, by their public keys, a
+    `name:port` to look up again as `PeerChange.endpoint_host` says; the last one of a peer counts.
+    """
+
+    log_level: str | None = None
+    endpoint_hosts: tuple[tuple[bytes, str], ...] = field(default=(), repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ use pyo3::types::{PyBytes, PyDict, PyTuple};
 use wgd_engine::aead::Cipher;
 use wgd_engine::engine::{Engine, Senders, UnknownPeer};
 use wgd_engine::inbound::Inbound;
-use wgd_engine::io::Socket;
+use wgd_engine::io::{Socket, Tun};
 use wgd_engine::outbound::Outbound;
 use wgd_engine::session::Keypair;
 use wgd_engine::tun::DescriptorTun;
@@ -28,6 +28,7 @@ use crate::objects::{ObjectSocket, ObjectTun};
 pub struct PyEngine {
     engine: Arc<Engine>,
     was_started: AtomicBool,
+    has_virtio_header: AtomicBool,
     workers: Mutex<Option<Workers>>,
     stepped: Mutex<Option<Stepped>>,
 }
@@ -64,6 +65,7 @@ impl PyEngine {
         Ok(Self {
             engine: Arc::new(Engine::new().map_err(os_error)?),
             was_started: AtomicBool::new(false),
+            has_virtio_header: AtomicBool::new(false),
             workers: Mutex::new(None),
             stepped: Mutex::new(None),
         })
@@ -92,6 +94,8 @@ impl PyEngine {
         if self.was_started.swap(true, Ordering::Relaxed) {
             return Err(PyRuntimeError::new_err("the engine was started before"));
         }
+        self.has_virtio_header
+            .store(virtio_header_size > 0, Ordering::Relaxed);
         // Threads wait for no Python object: those of the steps are gone before there are any.
         *self.stepped.lock() = None;
         self.engine.set_senders(Senders::default());
@@ -134,6 +138,8 @@ impl PyEngine {
         sockets: Vec<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         let tun = ObjectTun::new(tun)?;
+        self.has_virtio_header
+            .store(tun.has_virtio_header(), Ordering::Relaxed);
         let sockets: Vec<_> = sockets
             .iter()
             .map(|socket| Ok(Arc::new(ObjectSocket::new(socket)?)))
@@ -277,8 +283,30 @@ impl PyEngine {
         ))
     }
 
-    fn counters(&self, peer: u64) -> PyResult<(u64, u64)> {
-        known(self.engine.counters(peer))
+    fn counters(&self, peer: u64) -> PyResult<(u64, u64, u64, u64)> {
+        let counters = known(self.engine.counters(peer))?;
+        Ok((
+            counters.sent_bytes,
+            counters.received_bytes,
+            counters.sent_packets,
+            counters.received_packets,
+        ))
+    }
+
+    fn faults(&self, peer: u64) -> PyResult<Vec<(&'static str, u64, u64, i32)>> {
+        let faults = known(self.engine.faults(peer))?;
+        let tuples = faults
+            .iter()
+            .map(|fault| (fault.reason.name(), fault.count, fault.last_ns, fault.errno));
+        Ok(tuples.collect())
+    }
+
+    fn has_session(&self, peer: u64, now_ns: u64) -> PyResult<bool> {
+        known(self.engine.has_session(peer, now_ns))
+    }
+
+    fn staged_packets(&self, peer: u64) -> PyResult<usize> {
+        known(self.engine.staged_packets(peer))
     }
 
     fn disarm(&self, peer: u64) -> PyResult<()> {
@@ -322,7 +350,8 @@ impl PyEngine {
     }
 
     fn send_to(&self, endpoint: EndpointTuple, datagram: &[u8]) -> PyResult<()> {
-        self.engine.send_to(&endpoint_from(&endpoint)?, datagram);
+        // What fails is counted.
+        let _ = self.engine.send_to(&endpoint_from(&endpoint)?, datagram);
         Ok(())
     }
 
@@ -357,6 +386,15 @@ impl PyEngine {
             counts.set_item(name, count)?;
         }
         Ok(counts)
+    }
+
+    fn queue_depths(&self) -> (usize, usize) {
+        self.engine.queue_depths()
+    }
+
+    fn offloads(&self) -> Vec<&'static str> {
+        let has_virtio_header = self.has_virtio_header.load(Ordering::Relaxed);
+        self.engine.offloads_in_use(has_virtio_header)
     }
 }
 

@@ -7,8 +7,12 @@ mod objects;
 
 use pyo3::prelude::*;
 
+/// Grows with every change of what wgd_native.pyi describes; wgd/dataplane/choice.py has its like.
+const INTERFACE_VERSION: u32 = 1;
+
 #[pymodule]
 fn wgd_native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
+    module.add("INTERFACE_VERSION", INTERFACE_VERSION)?;
     module.add_class::<engine::PyEngine>()
 }

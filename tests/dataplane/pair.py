@@ -2,7 +2,8 @@
 
 `Pair.both` does one thing in the two laboratories, then looks at everything: what was returned, the
 datagrams on the wire with their addresses, the packets out of the TUN, events, stamps, counters,
-endpoints, drops, the descriptor, system calls. All of that must be equal, but for what follows:
+faults, endpoints, drops, what waits, the descriptor, system calls. All of that must be equal, but
+for what follows:
 
 1 The native engine writes to the TUN after it has handled all that it received at once, so
   `TunClosed` may come later among the events (and its text is the engine's own). There must be one
@@ -28,14 +29,16 @@ from tests.dataplane.lab import OUR_ADDRESS, A, B, FarEnd, Lab, NativeLab
 from wgd.addresses import Endpoint
 from wgd.dataplane.interface import (
     Counters,
+    Fault,
     KeypairConfirmed,
     OffloadOff,
     PeerId,
+    QueueDepths,
     Report,
     Stamps,
     TunClosed,
 )
-from wgd.dataplane.portable_state import Drops
+from wgd.diagnosis import FailureReason
 from wgd.net.memory import MemorySocket, Transit
 
 T = TypeVar("T")
@@ -47,7 +50,6 @@ ELSEWHERE: Final = "198.51.100.7"
 """A host that neither peer is at to begin with."""
 
 _OURS: Final = {OUR_ADDRESS, OUR_ADDRESS_6, OTHER_ADDRESS, OTHER_ADDRESS_6}
-_DROPS: Final = [field.name for field in dataclasses.fields(Drops)]
 
 
 class Side:
@@ -115,6 +117,11 @@ class Seen:
     wire: list[Transit]
     drops: dict[str, int]
     counters: dict[PeerId, Counters]
+    faults: dict[PeerId, dict[FailureReason, Fault]]
+    waiting: dict[PeerId, tuple[bool, int]]
+    """Whether there is a session to send under, and how many packets wait for one."""
+    queue_depths: QueueDepths
+    udp_offloads: list[str]
     endpoints: dict[PeerId, Endpoint | None]
     stamps: dict[PeerId, Stamps]
     events: list[Report]
@@ -177,6 +184,10 @@ class Pair:
             name: count - self.drops_apart[name] for name, count in portable.drops.items()
         }
         assert native.counters == portable.counters
+        assert native.faults == portable.faults
+        assert native.waiting == portable.waiting
+        assert native.queue_depths == portable.queue_depths
+        assert native.udp_offloads == portable.udp_offloads
         self._compare_events(portable, native, coalesced=coalesced)
         self.compare_delivered(portable.delivered, native.delivered)
         was_readable, is_readable = portable.is_readable
@@ -203,14 +214,22 @@ class Pair:
                 offloads_off.append(report.name)
             else:
                 events.append(report)
-        counted = engine.drops
+        assert engine.drop_counts() == dataclasses.asdict(engine.drops)
         wire, side.wire = side.wire, []
         segment_sends = [socket.segment_sends for socket in (lab.socket, lab.socket6)]
         lab.socket.segment_sends = lab.socket6.segment_sends = 0
         return Seen(
             wire=wire,
-            drops={name: getattr(counted, name) for name in _DROPS},
+            drops=dict(engine.drop_counts()),
             counters={peer: engine.counters(peer) for peer in self.peers},
+            faults={
+                peer: {fault.reason: fault for fault in engine.faults(peer)} for peer in self.peers
+            },
+            waiting={
+                peer: (engine.has_session(peer), engine.staged_packets(peer)) for peer in self.peers
+            },
+            queue_depths=engine.queue_depths(),
+            udp_offloads=[name for name in engine.offloads() if name.startswith("udp_")],
             endpoints={peer: engine.endpoint(peer) for peer in self.peers},
             stamps={peer: engine.stamps(peer) for peer in self.peers},
             events=events,

@@ -36,7 +36,7 @@ def test_a_packet_arrives_without_its_padding(lab: Lab, size: int) -> None:
     datagram = far.seal(packet)
     lab.inbound(datagram)
     assert lab.delivered() == [packet]
-    assert lab.engine.counters(A) == (0, len(datagram))
+    assert lab.engine.counters(A) == (0, len(datagram), 0, 1)
 
 
 @pytest.mark.parametrize("size", [40, 41, 1420])
@@ -166,8 +166,8 @@ def test_a_handshake_message_moves_the_endpoint(lab: Lab) -> None:
     source = Endpoint("198.51.100.7", 4000, 0, Source(OUR_ADDRESS, 1))
     lab.engine.note_received(A, 148, source)
     assert lab.engine.endpoint(A) == source
-    assert lab.engine.counters(A) == (0, 148)
-    assert lab.engine.counters(B) == (0, 0)
+    assert lab.engine.counters(A) == (0, 148, 0, 1)
+    assert lab.engine.counters(B) == (0, 0, 0, 0)
 
 
 # -- keepalives ------------------------------------------------------------------------------------

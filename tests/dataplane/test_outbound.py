@@ -24,7 +24,7 @@ def test_wire_format_and_counters_count_up(lab: Lab) -> None:
     assert len(second) == 16 + 64 + 16
     assert far.open(first) == (0, packets[0] + bytes(12))
     assert far.open(second) == (1, packets[1])
-    assert lab.engine.counters(A) == (len(first) + len(second), 0)
+    assert lab.engine.counters(A) == (len(first) + len(second), 0, 2, 0)
 
 
 def test_longest_prefix_chooses_the_peer(lab: Lab) -> None:

@@ -5,11 +5,24 @@ from types import ModuleType
 
 import pytest
 
+from wgd.dataplane.choice import INTERFACE_VERSION
 
-def use_extension(monkeypatch: pytest.MonkeyPatch, engine: type | None) -> None:
-    """Let `import wgd_native` give a module with this `Engine`; None: fail as if not installed."""
+
+def use_extension(
+    monkeypatch: pytest.MonkeyPatch,
+    engine: type | None,
+    *,
+    interface_version: int | None = INTERFACE_VERSION,
+) -> None:
+    """Let `import wgd_native` give a module with this `Engine`; None: fail as if not installed.
+
+    An `interface_version` of None stands for an extension so old that it has none.
+    """
     module = ModuleType("wgd_native")
     module.__dict__["Engine"] = engine
+    module.__dict__["__version__"] = "9.8.7"
+    if interface_version is not None:
+        module.__dict__["INTERFACE_VERSION"] = interface_version
     monkeypatch.setitem(sys.modules, "wgd_native", module if engine else None)
     forget_face(monkeypatch)
 

@@ -2,16 +2,24 @@
 
 import asyncio
 import logging
+import re
 import sys
 from typing import Any
 
 import pytest
 
 from tests.unit.fake_native import forget_face, use_extension
-from wgd import cli
+from wgd import __version__, cli
 from wgd.clock import VirtualClock
 from wgd.dataplane import choice
-from wgd.dataplane.choice import Choice, DataPlaneName, DataPlaneOptions, choose, choose_for
+from wgd.dataplane.choice import (
+    INTERFACE_VERSION,
+    Choice,
+    DataPlaneName,
+    DataPlaneOptions,
+    choose,
+    choose_for,
+)
 from wgd.dataplane.portable import PortableDataPlane
 from wgd.errors import WgdError
 from wgd.tun.memory import MemoryTun
@@ -92,6 +100,27 @@ def test_an_extension_that_does_not_load_is_told_from_none(
         assert "undefined symbol: abc" in caplog.text
 
 
+@pytest.mark.parametrize("found", [None, INTERFACE_VERSION - 1, INTERFACE_VERSION + 1])
+def test_an_extension_of_another_wgd_is_not_used_and_the_log_says_what_helps(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, found: int | None
+) -> None:
+    use_extension(monkeypatch, FakeEngine, interface_version=found)
+    with caplog.at_level(logging.INFO):
+        assert choose(DataPlaneOptions(workers=3)) == Choice(is_native=False, workers=1)
+    (line,) = caplog.records
+    assert line.levelno == logging.WARNING
+    assert re.fullmatch(
+        rf"event=dataplane name=portable reason='wgd-native 9\.8\.7 does not fit wgd {__version__} "
+        rf"\(its interface is {found}, not {INTERFACE_VERSION}\)' cure='pip install .*'",
+        line.getMessage(),
+    )
+    with pytest.raises(WgdError, match=r"--dataplane native: .* does not fit .*: pip install"):
+        choose(DataPlaneOptions(NATIVE))
+    with pytest.raises(WgdError, match=r"several queues needs .* does not fit .*: pip install"):
+        choose_for(QueuedMemoryTun(7, 8, needs_native=True))
+    assert choose_for(QueuedMemoryTun(7, needs_native=False)) == Choice(is_native=False)
+
+
 @pytest.mark.usefixtures("installed")
 def test_the_portable_engine_is_used_when_asked_for(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO):
@@ -157,11 +186,11 @@ def asked(monkeypatch: pytest.MonkeyPatch, *arguments: str, **environment: str) 
     """Return what the command line makes of these."""
     seen: list[DataPlaneOptions] = []
 
-    def serve(options: Any, _level: str, _ready: object) -> int:
+    def start(options: Any, _ready: object) -> int:
         seen.append(options.dataplane)
         return 0
 
-    monkeypatch.setattr(cli, "_serve", serve)
+    monkeypatch.setattr("wgd.daemon.start", start)
     for name in ("WGD_DATAPLANE", "WGD_WORKERS", "WGD_NO_OFFLOAD"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():

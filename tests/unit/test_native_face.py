@@ -15,15 +15,18 @@ from wgd.clock import VirtualClock
 from wgd.dataplane.interface import (
     BecameActive,
     Counters,
+    Fault,
     HandshakeMessage,
     KeypairConfirmed,
     NeedsHandshake,
     OffloadOff,
     PeerId,
+    QueueDepths,
     Stamps,
     TunClosed,
 )
 from wgd.dataplane.portable_state import Drops
+from wgd.diagnosis import FailureReason
 from wgd.noise.keypair import Keypair
 from wgd.tun.memory import MemoryTun
 
@@ -67,6 +70,7 @@ class FakeTun(MemoryTun):
     has_packet_information = True
     virtio_header_size = 12
     needs_native = True
+    segmentation: tuple[str, ...]
 
 
 @pytest.fixture
@@ -125,6 +129,8 @@ def keypair() -> Keypair:
         (lambda d: d.send_keepalive(A), ("send_keepalive", 7, NOW_NS)),
         (lambda d: d.send_staged(A), ("send_staged", 7, NOW_NS)),
         (lambda d: d.drop_staged(A), ("drop_staged", 7)),
+        (lambda d: d.has_session(A), ("has_session", 7, NOW_NS)),
+        (lambda d: d.staged_packets(A), ("staged_packets", 7)),
         (lambda d: d.disarm(A), ("disarm", 7)),
         (lambda d: d.clear_data_sent_unanswered(A), ("clear_data_sent_unanswered", 7)),
         (lambda d: d.clear_stamps(A), ("clear_stamps", 7)),
@@ -158,12 +164,46 @@ def test_answers_come_back_as_the_types_of_the_interface(dataplane: "NativeDataP
     assert found is not None and isinstance(found.source, Source)
     answers["stamps"] = (1, 2, 3, 4)
     assert dataplane.stamps(A) == Stamps(1, 2, 3, 4)
-    answers["counters"] = (5, 6)
-    assert dataplane.counters(A) == Counters(sent_bytes=5, received_bytes=6)
+    answers["counters"] = (5, 6, 7, 8)
+    assert dataplane.counters(A) == Counters(
+        sent_bytes=5, received_bytes=6, sent_packets=7, received_packets=8
+    )
+    answers["faults"] = [("send_failed", 3, NOW_NS, 101), ("packet_replayed", 1, 2, 0)]
+    assert dataplane.faults(A) == (
+        Fault(FailureReason.SEND_FAILED, count=3, last_ns=NOW_NS, errno=101),
+        Fault(FailureReason.PACKET_REPLAYED, count=1, last_ns=2, errno=0),
+    )
     answers["drops"] = {"no_route": 9}
     assert dataplane.drops == Drops(no_route=9)
+    assert dataplane.drop_counts() == {"no_route": 9}
+    answers["queue_depths"] = (2, 3)
+    assert dataplane.queue_depths() == QueueDepths(handshakes=2, staged=3)
     answers["take_handshakes"] = ([(b"m", ("192.0.2.1", 51820, 0, None))], 129)
     assert dataplane.take_handshakes(16) == ([HandshakeMessage(b"m", PLAIN)], 129)
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "expected"),
+    [
+        (("tun_tso", "tun_uso"), ("tun_gro", "tun_tso", "tun_uso", "udp_gso")),
+        (("tun_tso",), ("tun_gro", "tun_tso", "udp_gso")),
+        ((), ("tun_gro", "udp_gso")),
+        (None, ("tun_gro", "udp_gso")),
+    ],
+)
+def test_an_offload_is_in_use_if_the_tun_was_made_with_it_and_it_has_not_failed(
+    make: Callable[[MemoryTun], "NativeDataPlane"],
+    segmentation: tuple[str, ...] | None,
+    expected: tuple[str, ...],
+) -> None:
+    tun = FakeTun()
+    if segmentation is not None:
+        tun.segmentation = segmentation
+    dataplane = make(tun)
+    fake(dataplane).answers["offloads"] = ["tun_gro", "tun_tso", "tun_uso", "udp_gso"]
+    assert dataplane.offloads() == expected
+    fake(dataplane).answers["offloads"] = ["tun_gro"]
+    assert dataplane.offloads() == ("tun_gro",)
 
 
 def test_events_come_up_in_order_as_what_they_are(dataplane: "NativeDataPlane") -> None:

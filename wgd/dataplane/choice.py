@@ -11,8 +11,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
+from wgd import __version__
 from wgd.clock import Clock
 from wgd.errors import WgdError
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from wgd.dataplane.interface import Engine, Tun
 
 logger = logging.getLogger(__name__)
+
+INTERFACE_VERSION: Final = 1
+"""What `wgd_native.INTERFACE_VERSION` must be: that of native/wgd_native.pyi."""
+
+_REINSTALL: Final = "pip install --force-reinstall ./native"
 
 MAX_WORKERS: Final = 16
 """More than this many queues of one TUN share too few flows to gain anything."""
@@ -67,6 +73,15 @@ class QueuedTun(Protocol):
         """Whether no other engine understands what is read from it."""
 
 
+@runtime_checkable
+class SegmentingTun(Protocol):
+    """A TUN device that tells which packets of many segments the kernel hands over."""
+
+    @property
+    def segmentation(self) -> Sequence[str]:
+        """Those switched on when it was made: "tun_tso" (TCP), "tun_uso" (UDP), both or none."""
+
+
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The engine that was chosen, and how it will be used."""
@@ -97,50 +112,80 @@ def choose(options: DataPlaneOptions) -> Choice:
                 f"--workers {options.workers} needs the native data plane: "
                 "give --dataplane native, or leave --workers out"
             )
-        return _chosen(Choice(is_native=False, offload=options.offload), "it was asked for")
+        return _portable("it was asked for", offload=options.offload)
     obstacle = _why_not_native()
     if obstacle is None:
-        return _chosen(
-            Choice(is_native=True, workers=options.workers, offload=options.offload), None
-        )
-    reason, cure = obstacle
+        return _native(Choice(is_native=True, workers=options.workers, offload=options.offload))
     if options.name is DataPlaneName.NATIVE:
-        raise WgdError(f"--dataplane native: {reason}: {cure}")
-    return _chosen(Choice(is_native=False, offload=options.offload), reason)
+        raise WgdError(f"--dataplane native: {obstacle.reason}: {obstacle.cure}")
+    return _portable(
+        obstacle.reason, obstacle.cure if obstacle.is_broken else None, offload=options.offload
+    )
 
 
 def choose_for(tun: "Tun") -> Choice:
     """Choose the engine for a TUN that somebody has made already, and log it.
 
-    That is the portable one unless only the native one understands this TUN.
+    That is the portable one unless only the native one understands this TUN. Raises WgdError if
+    that cannot be had.
     """
-    if isinstance(tun, QueuedTun) and tun.needs_native:
-        return _chosen(Choice(is_native=True, workers=len(tun.queue_fds)), None)
-    return _chosen(Choice(is_native=False), "the TUN is its caller's")
-
-
-def _chosen(choice: Choice, reason: str | None) -> Choice:
-    if choice.is_native:
-        logger.info(
-            "event=dataplane name=native workers=%d offload=%s",
-            choice.workers,
-            "on" if choice.offload else "off",
+    if not (isinstance(tun, QueuedTun) and tun.needs_native):
+        return _portable("the TUN is its caller's")
+    obstacle = _why_not_native()
+    if obstacle is not None:
+        raise WgdError(
+            f"a TUN with offloads or several queues needs the native data plane, but "
+            f"{obstacle.reason}: {obstacle.cure}"
         )
-    else:
-        logger.info("event=dataplane name=portable reason=%r", reason)
+    return _native(Choice(is_native=True, workers=len(tun.queue_fds)))
+
+
+def _native(choice: Choice) -> Choice:
+    logger.info(
+        "event=dataplane name=native workers=%d offload=%s",
+        choice.workers,
+        "on" if choice.offload else "off",
+    )
     return choice
 
 
-def _why_not_native() -> tuple[str, str] | None:
-    """Return why the native engine cannot be used and what helps, or None if it can."""
+def _portable(reason: str, cure: str | None = None, *, offload: bool = True) -> Choice:
+    if cure is None:
+        logger.info("event=dataplane name=portable reason=%r", reason)
+    else:
+        logger.warning("event=dataplane name=portable reason=%r cure=%r", reason, cure)
+    return Choice(is_native=False, offload=offload)
+
+
+class _Obstacle(NamedTuple):
+    """Why the native engine cannot be used, and what helps.
+
+    `is_broken` if it is here, and whoever installed it will want to know.
+    """
+
+    reason: str
+    cure: str
+    is_broken: bool = False
+
+
+def _why_not_native() -> _Obstacle | None:
+    """Return what keeps us from using the native engine, or None if nothing does."""
     if sys.platform != "linux":
-        return "it runs on Linux only", "use --dataplane portable"
+        return _Obstacle("it runs on Linux only", "use --dataplane portable")
     try:
-        import wgd.dataplane.native  # noqa: F401 - whether it can be imported is the question
+        import wgd_native
     except ModuleNotFoundError as error:
         if error.name != "wgd_native":
             raise
-        return "wgd-native is not installed", "pip install ./native"
+        return _Obstacle("wgd-native is not installed", "pip install ./native")
     except ImportError as error:
-        return f"wgd-native cannot be loaded ({error})", "pip install --force-reinstall ./native"
+        return _Obstacle(f"wgd-native cannot be loaded ({error})", _REINSTALL, is_broken=True)
+    found = getattr(wgd_native, "INTERFACE_VERSION", None)
+    if found != INTERFACE_VERSION:
+        return _Obstacle(
+            f"wgd-native {getattr(wgd_native, '__version__', '')} does not fit wgd {__version__}"
+            f" (its interface is {found}, not {INTERFACE_VERSION})",
+            _REINSTALL,
+            is_broken=True,
+        )
     return None

@@ -27,8 +27,8 @@ class HandshakeQueue:
         self._cookie_replies: _Queue = deque(maxlen=MAX_QUEUED_COOKIE_REPLIES)
         self._arrived = 0
 
-    def __bool__(self) -> bool:
-        return bool(self._handshakes or self._cookie_replies)
+    def __len__(self) -> int:
+        return len(self._handshakes) + len(self._cookie_replies)
 
     def offer(self, datagram: memoryview, source: Endpoint) -> bool:
         """Queue a copy of a datagram if it may be a handshake message; False if it was dropped."""

@@ -9,11 +9,12 @@ Both engines (`portable`, `native`; `choice` says which) pass the tests in tests
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, NewType, Protocol
 
 from wgd.addresses import Endpoint, Prefix
+from wgd.diagnosis import FailureReason
 from wgd.noise.keypair import Keypair
 
 PeerId = NewType("PeerId", int)
@@ -106,10 +107,36 @@ class Stamps(NamedTuple):
 
 
 class Counters(NamedTuple):
-    """Bytes of UDP payload: handshakes, keepalives and data of this peer, in both directions."""
+    """Bytes of UDP payload: handshakes, keepalives and data of this peer, in both directions.
+
+    Packets are the datagrams that these bytes were in.
+    """
 
     sent_bytes: int
     received_bytes: int
+    sent_packets: int
+    received_packets: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something that keeps happening to the packets of one peer.
+
+    `count` is how many packets or handshake messages it has happened to, `last_ns` boot time;
+    `errno` is what the system said last, 0 if it has no say.
+    """
+
+    reason: FailureReason
+    count: int
+    last_ns: int
+    errno: int
+
+
+class QueueDepths(NamedTuple):
+    """What waits in the engine now: handshake messages, and packets staged for all peers."""
+
+    handshakes: int
+    staged: int
 
 
 # -- what an engine is given ---------------------------------------------------------------------
@@ -151,7 +178,10 @@ class DatagramSocket(Protocol):
 
     @property
     def max_segments(self) -> int:
-        """How many datagrams `send_segments` takes at once; 1 if it cannot be used."""
+        """How many datagrams `send_segments` takes at once; 1 if it cannot be used.
+
+        If more than 1, `receive_into` may also receive more than one at once.
+        """
 
     def send_segments(self, datagrams: memoryview, size: int, endpoint: Endpoint) -> None:
         """Send datagrams of `size` bytes that lie end to end, the last may be shorter (UDP GSO)."""
@@ -231,6 +261,35 @@ class DataPlane(Protocol):
 
     def counters(self, peer: PeerId) -> Counters:
         """Return the peer's counters."""
+
+    def faults(self, peer: PeerId) -> tuple[Fault, ...]:
+        """Return what has gone wrong with this peer's packets, each reason at most once.
+
+        Reasons: SEND_FAILED (EAFNOSUPPORT without a socket of the endpoint's family),
+        PACKET_NOT_AUTHENTIC, PACKET_REPLAYED, SESSION_EXPIRED, NOT_AN_ALLOWED_IP, MALFORMED_PACKET.
+        Each is counted in `drop_counts`, too. An error on receiving is nobody's: of ICMP errors the
+        kernel tells sockets that are not connected, as ours, nothing.
+        """
+
+    def has_session(self, peer: PeerId) -> bool:
+        """Whether the peer has a current keypair that may still send."""
+
+    def staged_packets(self, peer: PeerId) -> int:
+        """Return how many packets wait for a session with the peer."""
+
+    def drop_counts(self) -> Mapping[str, int]:
+        """Return what was dropped since the start, by the names of `Drops`."""
+
+    def queue_depths(self) -> QueueDepths:
+        """Return how much waits now."""
+
+    def offloads(self) -> tuple[str, ...]:
+        """Return the names of the kernel's offloads in use, sorted: of "tun_tso", "tun_uso",
+        "tun_gro" (joined packets written), "udp_gso", "udp_gro".
+
+        One that has switched itself off is not among them: "tun_gro" as soon as that was so for TCP
+        or UDP, "udp_gso" when it was so on the path to every peer.
+        """
 
     def disarm(self, peer: PeerId) -> None:
         """Report `BecameActive` when a first-data stamp is set from now on.

@@ -7,30 +7,36 @@ interface and back; packets never come by, except in tests:
     without it     the engine works on the objects themselves, one step per call
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import wgd_native
 
 from wgd.addresses import Endpoint, Prefix, Source
 from wgd.clock import Clock
-from wgd.dataplane.choice import QueuedTun
+from wgd.dataplane.choice import QueuedTun, SegmentingTun
 from wgd.dataplane.interface import (
     BecameActive,
     Counters,
     DatagramSocket,
+    Fault,
     HandshakeMessage,
     KeypairConfirmed,
     NeedsHandshake,
     OffloadOff,
     PeerId,
+    QueueDepths,
     Report,
     Stamps,
     Tun,
     TunClosed,
 )
 from wgd.dataplane.portable_state import Drops
+from wgd.diagnosis import FailureReason
 from wgd.noise.keypair import Keypair
+
+SEGMENTATION: Final = ("tun_tso", "tun_uso")
+"""What only the maker of the TUN knows to be on; the engine knows whether it has failed since."""
 
 
 class NativeDataPlane:
@@ -175,6 +181,36 @@ class NativeDataPlane:
     def counters(self, peer: PeerId) -> Counters:
         """Return the peer's counters."""
         return Counters(*self._engine.counters(peer))
+
+    def faults(self, peer: PeerId) -> tuple[Fault, ...]:
+        """Return what has gone wrong with this peer's packets, each reason at most once."""
+        return tuple(
+            Fault(FailureReason(reason), count, last_ns, errno)
+            for reason, count, last_ns, errno in self._engine.faults(peer)
+        )
+
+    def has_session(self, peer: PeerId) -> bool:
+        """Whether the peer has a current keypair that may still send."""
+        return self._engine.has_session(peer, self._clock.boot_ns())
+
+    def staged_packets(self, peer: PeerId) -> int:
+        """Return how many packets wait for a session with the peer."""
+        return self._engine.staged_packets(peer)
+
+    def drop_counts(self) -> Mapping[str, int]:
+        """Return what was dropped since the start, by the names of `Drops`."""
+        return self._engine.drops()
+
+    def queue_depths(self) -> QueueDepths:
+        """Return how much waits now."""
+        return QueueDepths(*self._engine.queue_depths())
+
+    def offloads(self) -> tuple[str, ...]:
+        """Return the names of the kernel's offloads in use, sorted."""
+        made = self._tun.segmentation if isinstance(self._tun, SegmentingTun) else ()
+        return tuple(
+            name for name in self._engine.offloads() if name not in SEGMENTATION or name in made
+        )
 
     def disarm(self, peer: PeerId) -> None:
         """Report `BecameActive` when a first-data stamp is set from now on, or is set already."""

@@ -8,7 +8,9 @@ descriptor, so none starves another, and reads the clock once.
 Without `start` nothing touches an event loop: tests and simulations call the steps themselves.
 """
 
-from collections.abc import Sequence
+import contextlib
+import dataclasses
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
@@ -18,8 +20,10 @@ from wgd.dataplane.handshake_queue import HandshakeQueue
 from wgd.dataplane.interface import (
     Counters,
     DatagramSocket,
+    Fault,
     HandshakeMessage,
     PeerId,
+    QueueDepths,
     Report,
     Stamps,
     Tun,
@@ -41,7 +45,7 @@ class PortableDataPlane:
     def __init__(self, tun: Tun, clock: Clock) -> None:
         self._tun = tun
         self._clock = clock
-        self._state = EngineState()
+        self._state = EngineState(clock)
         self._handshakes = HandshakeQueue(self._state.drops)
         self._outbound = Outbound(self._state)
         self._inbound = Inbound(
@@ -244,7 +248,39 @@ class PortableDataPlane:
     def counters(self, peer: PeerId) -> Counters:
         """Return the peer's counters."""
         known = self._state.peers[peer]
-        return Counters(known.sent_bytes, known.received_bytes)
+        return Counters(
+            known.sent_bytes, known.received_bytes, known.sent_packets, known.received_packets
+        )
+
+    def faults(self, peer: PeerId) -> tuple[Fault, ...]:
+        """Return what has gone wrong with this peer's packets, each reason at most once."""
+        return tuple(self._state.peers[peer].faults.values())
+
+    def has_session(self, peer: PeerId) -> bool:
+        """Whether the peer has a current keypair that may still send."""
+        current = self._state.peers[peer].keypairs.current
+        return current is not None and current.can_send(self._clock.boot_ns())
+
+    def staged_packets(self, peer: PeerId) -> int:
+        """Return how many packets wait for a session with the peer."""
+        return len(self._state.peers[peer].staged)
+
+    def drop_counts(self) -> Mapping[str, int]:
+        """Return what was dropped since the start, by the names of `Drops`."""
+        return dataclasses.asdict(self._state.drops)
+
+    def queue_depths(self) -> QueueDepths:
+        """Return how much waits now."""
+        staged = sum(len(peer.staged) for peer in self._state.peers.values())
+        return QueueDepths(len(self._handshakes), staged)
+
+    def offloads(self) -> tuple[str, ...]:
+        """Return the names of the kernel's offloads in use, sorted: those of UDP, if any."""
+        if all(socket.max_segments == 1 for socket in self._sockets):
+            return ()
+        peers = self._state.peers.values()
+        may_batch = not peers or any(peer.may_batch for peer in peers)
+        return ("udp_gro", "udp_gso") if may_batch else ("udp_gro",)
 
     def disarm(self, peer: PeerId) -> None:
         """Report `BecameActive` when a first-data stamp is set from now on, or is set already."""
@@ -283,17 +319,20 @@ class PortableDataPlane:
         known = self._state.peers[peer]
         self._state.stamp_sent(known, self._clock.boot_ns(), is_data=False)
         known.sent_bytes += len(datagram)
+        known.sent_packets += 1
         return self._outbound.transmit(known, datagram)
 
     def send_to(self, endpoint: Endpoint, datagram: bytes) -> None:
         """Send a datagram that belongs to no peer (a cookie reply)."""
-        self._outbound.send_to(endpoint, datagram)
+        with contextlib.suppress(OSError):
+            self._outbound.send_to(endpoint, datagram)
 
     def note_received(self, peer: PeerId, length: int, source: Endpoint) -> None:
         """Count and stamp an authenticated handshake message and roam to its `source`."""
         known = self._state.peers[peer]
         self._state.stamp_received(known, self._clock.boot_ns(), is_data=False)
         known.received_bytes += length
+        known.received_packets += 1
         known.roam(source)
 
     # -- events ------------------------------------------------------------------------------------

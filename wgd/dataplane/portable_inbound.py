@@ -29,6 +29,7 @@ from wgd.dataplane.interface import KeypairConfirmed, Tun
 from wgd.dataplane.keypairs import Session
 from wgd.dataplane.portable_outbound import Outbound
 from wgd.dataplane.portable_state import EngineState, PeerState
+from wgd.diagnosis import FailureReason
 from wgd.noise.messages import TRANSPORT_HEADER, TRANSPORT_MIN_SIZE, MessageType
 
 MAX_DATAGRAM_SIZE: Final = 65_535
@@ -98,19 +99,23 @@ class Inbound:
         peer, session = found
         if now_ns - session.created_ns >= REJECT_AFTER_TIME_NS or counter >= REJECT_AFTER_MESSAGES:
             state.drops.expired_keypair += 1
+            state.note_fault(peer, FailureReason.SESSION_EXPIRED)
             return
         packet = datagram[_HEADER_SIZE:-_TAG_SIZE]
         try:
             session.opener.decrypt_into(_NONCE.pack(counter), datagram[_HEADER_SIZE:], None, packet)
         except InvalidTag:
             state.drops.not_authentic += 1
+            state.note_fault(peer, FailureReason.PACKET_NOT_AUTHENTIC)
             return
         if not session.replay.accept(counter):
             state.drops.replayed += 1
+            state.note_fault(peer, FailureReason.PACKET_REPLAYED)
             return
 
         peer.roam(source)
         peer.received_bytes += length
+        peer.received_packets += 1
         is_data = length > TRANSPORT_MIN_SIZE
         state.stamp_received(peer, now_ns, is_data=is_data)
         if session is peer.keypairs.next:
@@ -151,8 +156,10 @@ class Inbound:
             is_honest = False
         if not is_honest:
             self._state.drops.malformed_inner_packet += 1
+            self._state.note_fault(peer, FailureReason.MALFORMED_PACKET)
         elif self._state.route(source) is not peer:
             self._state.drops.wrong_source += 1
+            self._state.note_fault(peer, FailureReason.NOT_AN_ALLOWED_IP)
         else:
             self._write(packet[:length])
 

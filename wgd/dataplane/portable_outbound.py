@@ -31,6 +31,7 @@ from wgd.constants import (
 from wgd.dataplane.interface import DatagramSocket, OffloadOff
 from wgd.dataplane.keypairs import Session
 from wgd.dataplane.portable_state import EngineState, PeerState
+from wgd.diagnosis import FailureReason
 from wgd.noise.messages import TRANSPORT_HEADER, MessageType
 
 MAX_PACKET_SIZE: Final = 65_535
@@ -54,7 +55,9 @@ _QUEUE_FULL: Final = (errno.EAGAIN, errno.EWOULDBLOCK, errno.ENOBUFS)
 
 
 class Outbound:
-    """Routes, stages, seals and sends. Nothing in here raises because of a packet or a network."""
+    """Routes, stages, seals and sends. What a packet or the network does raises nothing, except in
+    `send_to`.
+    """
 
     def __init__(self, state: EngineState) -> None:
         self._state = state
@@ -214,6 +217,7 @@ class Outbound:
             datagram = datagrams[offset : offset + size]
             if self.transmit(peer, datagram):
                 peer.sent_bytes += len(datagram)
+                peer.sent_packets += 1
             else:
                 all_sent = False
         if error is None or error.errno not in _NO_BATCHES:
@@ -232,14 +236,17 @@ class Outbound:
         socket = None if endpoint is None else self._sockets.get(endpoint.is_ipv6)
         if socket is None or endpoint is None:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
+        count = -(-len(datagrams) // size)
         try:
             socket.send_segments(datagrams, size, endpoint)
         except OSError as error:
             if error.errno not in _QUEUE_FULL:
                 raise
-            self._state.drops.send_failed += -(-len(datagrams) // size)
+            self._state.drops.send_failed += count
+            self._send_failed(peer, error, count)
         else:
             peer.sent_bytes += len(datagrams)
+            peer.sent_packets += count
 
     def transmit(self, peer: PeerState, datagram: bytes | memoryview) -> bool:
         """Send a datagram to the peer's endpoint; False if it has none or it failed."""
@@ -247,27 +254,33 @@ class Outbound:
         if endpoint is None:
             self._state.drops.no_endpoint += 1
             return False
-        reached = self.send_to(endpoint, datagram)
-        if reached is None:
+        try:
+            reached = self.send_to(endpoint, datagram)
+        except OSError as error:
+            self._send_failed(peer, error)
             return False
         if reached is not endpoint:
             peer.endpoint = reached
         return True
 
-    def send_to(self, endpoint: Endpoint, datagram: bytes | memoryview) -> Endpoint | None:
-        """Send a datagram; return the endpoint that worked, or None.
+    def _send_failed(self, peer: PeerState, error: OSError, count: int = 1) -> None:
+        self._state.note_fault(peer, FailureReason.SEND_FAILED, count=count, errno=error.errno or 0)
 
-        A pinned source that is no longer ours is left out if that helps.
+    def send_to(self, endpoint: Endpoint, datagram: bytes | memoryview) -> Endpoint:
+        """Send a datagram; return the endpoint that worked.
+
+        A pinned source that is no longer ours is left out if that helps. Raises OSError, with the
+        drop counted: EAFNOSUPPORT without a socket of the endpoint's family.
         """
         socket = self._sockets.get(endpoint.is_ipv6)
         if socket is None:
             self._state.drops.no_socket += 1
-            return None
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         try:
             socket.send(datagram, endpoint)
         except OSError as error:
             if endpoint.source is not None and error.errno not in _NOT_THE_SOURCE:
                 return self.send_to(endpoint._replace(source=None), datagram)
             self._state.drops.send_failed += 1
-            return None
+            raise
         return endpoint

@@ -9,10 +9,12 @@ from typing import Final
 
 from wgd.addresses import Endpoint
 from wgd.allowed_ips import AllowedIps
+from wgd.clock import Clock
 from wgd.constants import MAX_STAGED_PACKETS
-from wgd.dataplane.interface import BecameActive, NeedsHandshake, PeerId, Report
+from wgd.dataplane.interface import BecameActive, Fault, NeedsHandshake, PeerId, Report
 from wgd.dataplane.keypairs import KeypairSlots, Session
 from wgd.dataplane.wakeup import Wakeup
+from wgd.diagnosis import FailureReason
 
 MAX_CACHED_ROUTES: Final = 4096
 """Addresses whose owner is remembered; then start anew, which is cheaper than ordering them."""
@@ -50,6 +52,7 @@ class PeerState:
     __slots__ = (
         "check_armed",
         "endpoint",
+        "faults",
         "first_data_received_unanswered_ns",
         "first_data_sent_unanswered_ns",
         "handshake_reported",
@@ -59,7 +62,9 @@ class PeerState:
         "last_sent_ns",
         "may_batch",
         "received_bytes",
+        "received_packets",
         "sent_bytes",
+        "sent_packets",
         "staged",
     )
 
@@ -78,6 +83,9 @@ class PeerState:
         self.first_data_received_unanswered_ns = 0
         self.sent_bytes = 0
         self.received_bytes = 0
+        self.sent_packets = 0
+        self.received_packets = 0
+        self.faults: dict[FailureReason, Fault] = {}
 
     def roam(self, source: Endpoint) -> None:
         """An authenticated message came from `source`: answers go there."""
@@ -91,7 +99,8 @@ class PeerState:
 class EngineState:
     """The tables of the engine, and the events it has not told the control plane yet."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
         self.peers: dict[PeerId, PeerState] = {}
         self.sessions: dict[int, tuple[PeerState, Session]] = {}
         """By receiver index."""
@@ -143,6 +152,17 @@ class EngineState:
         if not peer.check_armed:
             peer.check_armed = True
             self.emit(BecameActive(peer.id))
+
+    # -- faults ------------------------------------------------------------------------------------
+
+    def note_fault(
+        self, peer: PeerState, reason: FailureReason, *, count: int = 1, errno: int = 0
+    ) -> None:
+        """Something went wrong with `count` packets of the peer."""
+        known = peer.faults.get(reason)
+        if known is not None:
+            count += known.count
+        peer.faults[reason] = Fault(reason, count, self.clock.boot_ns(), errno)
 
     # -- stamps ------------------------------------------------------------------------------------
 

@@ -17,7 +17,8 @@ use crate::drops::Drops;
 use crate::endpoint::Endpoint;
 use crate::events::{Event, Inbox};
 use crate::io::{MAX_PACKET_SIZE, Socket};
-use crate::peer::{Peer, PeerId, Stamps};
+use crate::offloads::Offloads;
+use crate::peer::{Peer, PeerId};
 use crate::sender::Sender;
 use crate::session::{Keypair, Session};
 
@@ -33,7 +34,7 @@ pub struct Engine {
     pub senders: RwLock<Senders>,
     /// What the kernel has not failed at yet.
     pub offloads: Offloads,
-    tables: RwLock<Tables>,
+    pub(crate) tables: RwLock<Tables>,
     /// Grows with every change of the allowed IPs: what was looked up before is void.
     routes_version: AtomicU64,
     mtu: AtomicUsize,
@@ -42,55 +43,13 @@ pub struct Engine {
     control: Mutex<Sender>,
 }
 
+/// Peers, and how packets find them.
 #[derive(Default)]
-struct Tables {
-    peers: HashMap<PeerId, Arc<Peer>>,
+pub(crate) struct Tables {
+    pub(crate) peers: HashMap<PeerId, Arc<Peer>>,
     /// By receiver index.
     sessions: HashMap<u32, (Arc<Peer>, Arc<Session>)>,
     allowed_ips: AllowedIps,
-}
-
-/// Something that the kernel does for many packets at once, until it fails.
-pub struct Offload {
-    name: &'static str,
-    is_on: AtomicBool,
-}
-
-impl Offload {
-    const fn new(name: &'static str) -> Self {
-        Self {
-            name,
-            is_on: AtomicBool::new(true),
-        }
-    }
-
-    /// Whether it may be used.
-    pub fn is_on(&self) -> bool {
-        self.is_on.load(Ordering::Relaxed)
-    }
-}
-
-/// All of them but UDP GSO, which each peer's path has or has not.
-pub struct Offloads {
-    /// The TUN hands over packets that it has put together.
-    pub tun_tso: Offload,
-    /// The TUN takes TCP packets that were put together.
-    pub tun_tcp_gro: Offload,
-    /// The TUN takes UDP packets that were put together.
-    pub tun_udp_gro: Offload,
-    /// Sockets hand over datagrams that they have put together.
-    pub udp_gro: Offload,
-}
-
-impl Default for Offloads {
-    fn default() -> Self {
-        Self {
-            tun_tso: Offload::new("tun_tso"),
-            tun_tcp_gro: Offload::new("tun_tcp_gro"),
-            tun_udp_gro: Offload::new("tun_udp_gro"),
-            udp_gro: Offload::new("udp_gro"),
-        }
-    }
 }
 
 /// The sockets to send through, one per family.
@@ -118,7 +77,7 @@ impl Senders {
 #[derive(Debug)]
 pub struct UnknownPeer;
 
-type Result<T> = std::result::Result<T, UnknownPeer>;
+pub(crate) type Result<T> = std::result::Result<T, UnknownPeer>;
 
 impl Engine {
     /// An engine without peers and sockets.
@@ -190,16 +149,6 @@ impl Engine {
         self.is_tun_closed.load(Ordering::Relaxed)
     }
 
-    /// Do without something that failed; report it the first time.
-    pub fn switch_off(&self, offload: &Offload, reason: &io::Error) {
-        if offload.is_on.swap(false, Ordering::Relaxed) {
-            self.inbox.emit(Event::OffloadOff {
-                name: offload.name,
-                reason: reason.to_string(),
-            });
-        }
-    }
-
     // -- the outside world -----------------------------------------------------------------------
 
     /// Send through these sockets from now on. Of those before, none is in use here any more.
@@ -208,8 +157,9 @@ impl Engine {
         drop(former); // not while the lock is held
     }
 
-    /// There are other sockets: forget the pinned sources, and what their paths cannot do.
+    /// There are other sockets: forget the pinned sources, and what those before could not do.
     pub fn sockets_replaced(&self) {
+        self.offloads.udp_gro.switch_on();
         for peer in self.tables.read().peers.values() {
             let mut state = peer.state.lock();
             state.may_batch = true;
@@ -225,7 +175,7 @@ impl Engine {
 
     // -- peers -----------------------------------------------------------------------------------
 
-    fn peer(&self, id: PeerId) -> Result<Arc<Peer>> {
+    pub(crate) fn peer(&self, id: PeerId) -> Result<Arc<Peer>> {
         let tables = self.tables.read();
         tables.peers.get(&id).cloned().ok_or(UnknownPeer)
     }
@@ -390,19 +340,7 @@ impl Engine {
         Ok(())
     }
 
-    // -- stamps and counters ---------------------------------------------------------------------
-
-    /// When things last happened to the peer.
-    pub fn stamps(&self, id: PeerId) -> Result<Stamps> {
-        Ok(self.peer(id)?.state.lock().stamps)
-    }
-
-    /// Bytes of UDP payload sent to and received from the peer.
-    pub fn counters(&self, id: PeerId) -> Result<(u64, u64)> {
-        let peer = self.peer(id)?;
-        let state = peer.state.lock();
-        Ok((state.sent_bytes, state.received_bytes))
-    }
+    // -- stamps ---------------------------------------------------------------------
 
     /// Report when a first-data stamp is set from now on, or is set already.
     pub fn disarm(&self, id: PeerId) -> Result<()> {
@@ -444,9 +382,10 @@ impl Engine {
         {
             let mut state = peer.state.lock();
             state.stamp_sent(now_ns, false, &self.inbox);
-            state.sent_bytes += datagram.len() as u64;
+            state.counters.sent_bytes += datagram.len() as u64;
+            state.counters.sent_packets += 1;
         }
-        Ok(self.transmit(&peer, datagram))
+        Ok(self.transmit(&peer, datagram, now_ns))
     }
 
     /// Count and stamp an authenticated handshake message and roam to its `source`.
@@ -460,7 +399,8 @@ impl Engine {
         let peer = self.peer(id)?;
         let mut state = peer.state.lock();
         state.stamp_received(now_ns, false, &self.inbox);
-        state.received_bytes += length;
+        state.counters.received_bytes += length;
+        state.counters.received_packets += 1;
         state.roam(source);
         Ok(())
     }

@@ -131,6 +131,11 @@ impl Inbox {
         taken
     }
 
+    /// How many handshake messages wait.
+    pub fn queued_handshakes(&self) -> usize {
+        self.waiting.lock().handshakes.len()
+    }
+
     /// Forget all that waits, and the key.
     pub fn clear(&self) {
         let mut waiting = self.waiting.lock();

@@ -53,6 +53,11 @@ impl Handshakes {
         self.handshakes.is_empty() && self.cookie_replies.is_empty()
     }
 
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.handshakes.len() + self.cookie_replies.len()
+    }
+
     /// Queue a copy of a datagram of at least 4 bytes if it may be a handshake message; false if
     /// it was dropped.
     pub fn offer(&mut self, datagram: &[u8], source: &Endpoint, drops: &Drops) -> bool {

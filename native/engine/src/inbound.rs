@@ -19,6 +19,7 @@ use std::sync::Arc;
 use crate::aead::TAG_SIZE;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
+use crate::faults::Reason;
 use crate::io::{MESSAGES, Message, Received, Socket, Tun, is_lack_of_offload};
 use crate::offload::{Coalescer, Kind, Run, VirtioHeader};
 use crate::outbound::{Drained, is_closed};
@@ -51,8 +52,8 @@ struct Neighbours {
     peer: Arc<Peer>,
     session: Arc<Session>,
     received_bytes: u64,
+    received_packets: u64,
     are_data: bool,
-    is_any_authentic: bool,
 }
 
 impl Inbound {
@@ -177,8 +178,8 @@ impl Way {
                 peer,
                 session,
                 received_bytes: 0,
+                received_packets: 0,
                 are_data: false,
-                is_any_authentic: false,
             });
         }
         let Some(neighbours) = &mut self.neighbours else {
@@ -188,13 +189,16 @@ impl Way {
         let sealed = &mut bytes[range.start + HEADER_SIZE..range.end];
         if !session.may_open(counter, now_ns) {
             engine.drops.expired_keypair.count();
+            note(&neighbours.peer, Reason::SessionExpired, now_ns);
         } else if !session.keypair.opener.open(counter, sealed) {
             engine.drops.not_authentic.count();
+            note(&neighbours.peer, Reason::NotAuthentic, now_ns);
         } else if !session.replay.lock().accept(counter) {
             engine.drops.replayed.count();
+            note(&neighbours.peer, Reason::Replayed, now_ns);
         } else {
-            neighbours.is_any_authentic = true;
             neighbours.received_bytes += range.len() as u64;
+            neighbours.received_packets += 1;
             if range.len() > MIN_SIZE {
                 neighbours.are_data = true;
                 self.opened
@@ -215,14 +219,15 @@ impl Way {
         let Some(neighbours) = self.neighbours.take() else {
             return;
         };
-        if !neighbours.is_any_authentic {
+        if neighbours.received_packets == 0 {
             return;
         }
         let Neighbours { peer, session, .. } = &neighbours;
         let is_unconfirmed = {
             let mut state = peer.state.lock();
             state.roam(*source);
-            state.received_bytes += neighbours.received_bytes;
+            state.counters.received_bytes += neighbours.received_bytes;
+            state.counters.received_packets += neighbours.received_packets;
             state.stamp_received(now_ns, neighbours.are_data, &engine.inbox);
             let is_unconfirmed = state.keypairs.is_next(session);
             if !is_unconfirmed {
@@ -236,13 +241,17 @@ impl Way {
         }
         for padded in self.opened.drain(..) {
             match source_and_length(&bytes[padded.clone()]) {
-                None => engine.drops.malformed_inner_packet.count(),
+                None => {
+                    engine.drops.malformed_inner_packet.count();
+                    note(peer, Reason::Malformed, now_ns);
+                }
                 Some((source, length)) => {
                     let owner = self.routes.find(engine, source);
                     if owner.is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
                         coalescer.push(bytes, padded.start..padded.start + length);
                     } else {
                         engine.drops.wrong_source.count();
+                        note(peer, Reason::NotAnAllowedIp, now_ns);
                     }
                 }
             }
@@ -250,11 +259,15 @@ impl Way {
     }
 }
 
+fn note(peer: &Peer, reason: Reason, now_ns: u64) {
+    peer.state.lock().faults.note(reason, 1, now_ns, 0);
+}
+
 /// A kernel that puts more together than fits shall not do so.
 fn heal(engine: &Engine, socket: &dyn Socket, message: &Message) {
     if message.segment_size < message.length && socket.switch_off_gro().is_ok() {
         let error = io::Error::from_raw_os_error(libc::EMSGSIZE);
-        engine.switch_off(&engine.offloads.udp_gro, &error);
+        engine.offloads.udp_gro.switch_off(&error, &engine.inbox);
     }
 }
 
@@ -285,7 +298,7 @@ fn deliver(engine: &Engine, tun: &dyn Tun, bytes: &[u8], run: &Run) {
             Kind::Tcp => &engine.offloads.tun_tcp_gro,
             Kind::Udp => &engine.offloads.tun_udp_gro,
         };
-        engine.switch_off(offload, &error);
+        offload.switch_off(&error, &engine.inbox);
     }
 }
 

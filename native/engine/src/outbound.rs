@@ -69,7 +69,7 @@ impl Outbound {
                 }
             }
         };
-        self.sender.flush(engine);
+        self.sender.flush(engine, now_ns);
         result
     }
 
@@ -101,13 +101,14 @@ impl Outbound {
                     break;
                 };
                 segments.write_next(self.sender.slot(length));
-                self.sender.seal(engine, peer, &session, counter, length);
+                self.sender
+                    .seal(engine, peer, &session, counter, length, now_ns);
             }
             if segments.next_length().is_none() {
                 return;
             }
             // The keypair has come to its last counter. What is staged must not overtake the batch.
-            self.sender.flush(engine);
+            self.sender.flush(engine, now_ns);
             state = peer.state.lock();
         }
         while let Some(length) = segments.next_length() {
@@ -135,7 +136,7 @@ fn heal(engine: &Engine, tun: &dyn Tun, error: &io::Error) {
         && tun.has_virtio_header()
         && tun.switch_off_offloads().is_ok()
     {
-        engine.switch_off(&engine.offloads.tun_tso, error);
+        engine.offloads.tun_tso.switch_off(error, &engine.inbox);
     }
 }
 
@@ -184,9 +185,9 @@ impl Sender {
         };
         for (counter, packet) in counters.zip(&packets) {
             self.slot(packet.len()).copy_from_slice(packet);
-            self.seal(engine, peer, &session, counter, packet.len());
+            self.seal(engine, peer, &session, counter, packet.len(), now_ns);
         }
-        self.flush(engine);
+        self.flush(engine, now_ns);
         peer.state.lock().is_sending_staged = false;
     }
 }

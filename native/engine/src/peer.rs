@@ -11,7 +11,9 @@ use parking_lot::Mutex;
 
 use crate::endpoint::Endpoint;
 use crate::events::{Event, Inbox};
+use crate::faults::Faults;
 use crate::session::{Keypairs, Session};
+use crate::status::Counters;
 
 /// A number that the control plane gives each peer, and never gives again.
 pub type PeerId = u64;
@@ -73,10 +75,10 @@ pub struct PeerState {
     pub is_sending_staged: bool,
     /// When things last happened.
     pub stamps: Stamps,
-    /// Bytes of UDP payload sent to it.
-    pub sent_bytes: u64,
-    /// Bytes of UDP payload received from it.
-    pub received_bytes: u64,
+    /// What was sent to it and received from it.
+    pub counters: Counters,
+    /// What has gone wrong with its packets.
+    pub faults: Faults,
     /// Whether the control plane knows that it needs a handshake.
     pub is_handshake_reported: bool,
     /// Whether the control plane has a check of its stamps to come.

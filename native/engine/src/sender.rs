@@ -18,6 +18,7 @@ use crate::aead::TAG_SIZE;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
 use crate::events::Event;
+use crate::faults::Reason;
 use crate::io::{MAX_PACKET_SIZE, is_lack_of_offload};
 use crate::peer::Peer;
 use crate::session::Session;
@@ -73,6 +74,7 @@ impl Sender {
         session: &Session,
         counter: u64,
         length: usize,
+        now_ns: u64,
     ) {
         let packet = self.position + HEADER_SIZE;
         let padding = padding(length, engine.mtu());
@@ -85,11 +87,11 @@ impl Sender {
         header[4..8].copy_from_slice(&session.keypair.remote_index.to_le_bytes());
         header[8..].copy_from_slice(&counter.to_le_bytes());
         session.keypair.sealer.seal(counter, sealed);
-        self.append(engine, peer, end);
+        self.append(engine, peer, end, now_ns);
     }
 
     /// Let the datagram from `position` to `end` wait with its like.
-    fn append(&mut self, engine: &Engine, peer: &Arc<Peer>, end: usize) {
+    fn append(&mut self, engine: &Engine, peer: &Arc<Peer>, end: usize, now_ns: u64) {
         let start = self.position;
         let size = end - start;
         let fits = self.batch.as_ref().is_some_and(|batch| {
@@ -97,7 +99,7 @@ impl Sender {
         });
         if !fits {
             if let Some(batch) = self.batch.take() {
-                batch.send(engine, &self.arena[batch.start..start]);
+                batch.send(engine, &self.arena[batch.start..start], now_ns);
             }
             self.batch = Some(Batch {
                 peer: peer.clone(),
@@ -111,14 +113,14 @@ impl Sender {
         batch.room = batch.room.saturating_sub(size);
         let is_last = size < batch.size || size > batch.room;
         if is_last || end > ARENA_SIZE - MAX_SEALED_SIZE {
-            self.flush(engine);
+            self.flush(engine, now_ns);
         }
     }
 
     /// Send all that waits.
-    pub fn flush(&mut self, engine: &Engine) {
+    pub fn flush(&mut self, engine: &Engine, now_ns: u64) {
         if let Some(batch) = self.batch.take() {
-            batch.send(engine, &self.arena[batch.start..self.position]);
+            batch.send(engine, &self.arena[batch.start..self.position], now_ns);
         }
         self.position = 0;
     }
@@ -139,24 +141,24 @@ fn padding(length: usize, mtu: usize) -> usize {
 
 impl Batch {
     /// Send the datagrams, together if that can be.
-    fn send(&self, engine: &Engine, datagrams: &[u8]) {
+    fn send(&self, engine: &Engine, datagrams: &[u8], now_ns: u64) {
+        let count = datagrams.len().div_ceil(self.size);
         let endpoint = self.peer.state.lock().endpoint;
         let Some(endpoint) = endpoint else {
-            engine
-                .drops
-                .no_endpoint
-                .add(datagrams.len().div_ceil(self.size));
+            engine.drops.no_endpoint.add(count);
             return;
         };
         let error = if datagrams.len() > self.size {
             match engine.send_segments(datagrams, self.size, &endpoint) {
                 Ok(()) => {
-                    self.peer.state.lock().sent_bytes += datagrams.len() as u64;
+                    let counters = &mut self.peer.state.lock().counters;
+                    counters.sent_bytes += datagrams.len() as u64;
+                    counters.sent_packets += count as u64;
                     return;
                 }
                 Err(error) if is_queue_full(&error) => {
-                    let count = datagrams.len().div_ceil(self.size);
                     engine.drops.send_failed.add(count);
+                    self.peer.note_send_failed(&error, count, now_ns);
                     return;
                 }
                 Err(error) => Some(error),
@@ -166,16 +168,18 @@ impl Batch {
         };
 
         let mut are_all_sent = true;
-        let mut sent_bytes = 0;
+        let (mut sent_bytes, mut sent_packets) = (0, 0);
         for datagram in datagrams.chunks(self.size) {
-            if engine.transmit(&self.peer, datagram) {
+            if engine.transmit(&self.peer, datagram, now_ns) {
                 sent_bytes += datagram.len() as u64;
+                sent_packets += 1;
             } else {
                 are_all_sent = false;
             }
         }
         let mut state = self.peer.state.lock();
-        state.sent_bytes += sent_bytes;
+        state.counters.sent_bytes += sent_bytes;
+        state.counters.sent_packets += sent_packets;
         if let Some(error) = error
             && is_lack_of_offload(&error)
             && are_all_sent
@@ -201,17 +205,28 @@ fn is_queue_full(error: &io::Error) -> bool {
     error.kind() == ErrorKind::WouldBlock || error.raw_os_error() == Some(libc::ENOBUFS)
 }
 
+impl Peer {
+    fn note_send_failed(&self, error: &io::Error, count: usize, now_ns: u64) {
+        let errno = error.raw_os_error().unwrap_or(0);
+        let mut state = self.state.lock();
+        (state.faults).note(Reason::SendFailed, count, now_ns, errno);
+    }
+}
+
 impl Engine {
     /// Send a datagram to the peer's endpoint; false if it has none or it failed.
-    pub fn transmit(&self, peer: &Peer, datagram: &[u8]) -> bool {
+    pub fn transmit(&self, peer: &Peer, datagram: &[u8], now_ns: u64) -> bool {
         let endpoint = peer.state.lock().endpoint;
         let Some(endpoint) = endpoint else {
             self.drops.no_endpoint.count();
             return false;
         };
         match self.send_to(&endpoint, datagram) {
-            None => false,
-            Some(reached) => {
+            Err(error) => {
+                peer.note_send_failed(&error, 1, now_ns);
+                false
+            }
+            Ok(reached) => {
                 if reached != endpoint {
                     let mut state = peer.state.lock();
                     if state.endpoint == Some(endpoint) {
@@ -224,25 +239,26 @@ impl Engine {
     }
 
     /// Send a datagram; return the endpoint that worked. A pinned source that is no longer ours is
-    /// left out if that helps.
-    pub fn send_to(&self, endpoint: &Endpoint, datagram: &[u8]) -> Option<Endpoint> {
+    /// left out if that helps. Errors are counted as drops: EAFNOSUPPORT without a socket of the
+    /// endpoint's family.
+    pub fn send_to(&self, endpoint: &Endpoint, datagram: &[u8]) -> io::Result<Endpoint> {
         let sockets = self.senders.read();
         let Some(socket) = sockets.of(endpoint) else {
             self.drops.no_socket.count();
-            return None;
+            return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
         };
-        match socket.send(datagram, endpoint) {
-            Ok(()) => return Some(*endpoint),
+        let sent = match socket.send(datagram, endpoint) {
+            Ok(()) => Ok(*endpoint),
             Err(error) if endpoint.source.is_some() && !is_not_the_source(&error) => {
                 let without = endpoint.without_source();
-                if socket.send(datagram, &without).is_ok() {
-                    return Some(without);
-                }
+                socket.send(datagram, &without).map(|()| without)
             }
-            Err(_) => {}
+            Err(error) => Err(error),
+        };
+        if sent.is_err() {
+            self.drops.send_failed.count();
         }
-        self.drops.send_failed.count();
-        None
+        sent
     }
 
     fn send_segments(&self, datagrams: &[u8], size: usize, endpoint: &Endpoint) -> io::Result<()> {

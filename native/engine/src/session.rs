@@ -100,6 +100,13 @@ impl Session {
         }
     }
 
+    /// Whether `reserve` would give a counter.
+    pub fn can_send(&self, now_ns: u64) -> bool {
+        !self.is_expired.load(Relaxed)
+            && now_ns < self.keypair.created_ns.saturating_add(REJECT_AFTER_TIME_NS)
+            && self.send_counter.load(Relaxed) < REJECT_AFTER_MESSAGES
+    }
+
     /// Whether the counters just reserved ask for a new keypair: by time that is the initiator's
     /// task, by their number it is everybody's.
     pub fn is_due_for_renewal(&self, reserved: &Range<u64>, now_ns: u64) -> bool {

@@ -4,6 +4,7 @@ mod lab;
 
 use lab::{End, PEER, tcp, tso};
 use wgd_engine::endpoint::{Endpoint, Source};
+use wgd_engine::engine::Senders;
 use wgd_engine::events::Event;
 
 /// The names of the offloads that were reported off, leaving other events out.
@@ -16,6 +17,21 @@ fn switched_off(end: &End) -> Vec<&'static str> {
             _ => None,
         })
         .collect()
+}
+
+/// The names of the offloads in use, on a TUN with virtio-net headers.
+fn in_use(end: &End) -> Vec<&'static str> {
+    end.engine.offloads_in_use(true)
+}
+
+#[test]
+fn all_are_in_use_that_tun_and_sockets_have() {
+    let end = End::new();
+    let all = ["tun_gro", "tun_tso", "tun_uso", "udp_gro", "udp_gso"];
+    assert_eq!(in_use(&end), all);
+    assert_eq!(end.engine.offloads_in_use(false), all[3..]);
+    end.engine.set_senders(Senders::default());
+    assert_eq!(in_use(&end), all[..3]);
 }
 
 #[test]
@@ -55,6 +71,7 @@ fn packets_the_tun_refuses_together_are_written_one_by_one() {
             .collect();
         assert_eq!(payloads, [1380; 4]);
         assert_eq!(switched_off(&right), ["tun_tcp_gro"]);
+        assert_eq!(in_use(&right), ["tun_tso", "tun_uso", "udp_gro", "udp_gso"]);
         assert_eq!(right.engine.drops.tun_failed.get(), 0);
 
         // It is not tried again.
@@ -93,6 +110,7 @@ fn a_kernel_that_cannot_describe_a_super_packet_is_not_asked_for_them() {
     assert!(left.outbound.drain(&left.engine, &left.tun, 1).is_err());
     assert!(*left.tun.switched_off.lock() > 0);
     assert_eq!(switched_off(&left), ["tun_tso"]);
+    assert_eq!(in_use(&left), ["tun_gro", "udp_gro", "udp_gso"]);
     left.tun.inject(Default::default(), tcp(0, 100));
     left.send();
     assert_eq!(left.socket.datagrams().len(), 1);
@@ -112,6 +130,9 @@ fn messages_that_are_cut_switch_gro_off() {
     assert!(right.tun.written.lock().is_empty());
     assert!(*right.socket.switched_off.lock() > 0);
     assert_eq!(switched_off(&right), ["udp_gro"]);
+    assert_eq!(in_use(&right), ["tun_gro", "tun_tso", "tun_uso", "udp_gso"]);
+    right.engine.sockets_replaced(); // other sockets have it on again
+    assert!(in_use(&right).contains(&"udp_gro"));
     assert_eq!(right.engine.drops.malformed_datagram.get(), 2);
 }
 
@@ -125,14 +146,17 @@ fn a_path_that_refuses_batches_gets_datagrams_one_by_one() {
         left.send();
         assert_eq!(left.socket.sent.lock().len(), 4);
         assert_eq!(switched_off(&left), ["udp_gso"]);
+        assert_eq!(in_use(&left), ["tun_gro", "tun_tso", "tun_uso", "udp_gro"]);
+        assert_eq!(left.engine.faults(PEER).expect("known"), []);
         assert_eq!(left.engine.drops.send_failed.get(), 0);
         right.receive_from(&left);
         let received: usize = (right.tun.written.lock().iter())
             .map(|(_, bytes)| bytes.len() - 40)
             .sum();
         assert_eq!(received, 5520);
-        let (sent, _) = left.engine.counters(PEER).expect("known");
-        assert_eq!(sent, 4 * (1420 + 32));
+        let counters = left.engine.counters(PEER).expect("known");
+        assert_eq!(counters.sent_bytes, 4 * (1420 + 32));
+        assert_eq!(counters.sent_packets, 4);
     }
 }
 
