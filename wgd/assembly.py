@@ -14,6 +14,7 @@ from contextlib import AsyncExitStack
 from wgd.clock import SystemClock
 from wgd.dataplane.choice import Choice
 from wgd.dataplane.interface import Tun
+from wgd.noise.handshake import KeyLog
 from wgd.platforms import Platform
 from wgd.tunnel import Tunnel
 
@@ -24,6 +25,8 @@ def open_tunnel(
     choice: Choice,
     tun: Tun,
     on_gone: Callable[[str], None],
+    *,
+    key_log: KeyLog | None = None,
 ) -> Tunnel:
     """Start the chosen engine on `tun` and return a tunnel at work. Raises OSError."""
     loop = asyncio.get_running_loop()
@@ -38,21 +41,38 @@ def open_tunnel(
         open_sockets=platform.open_sockets,
         source_is_valid=platform.source_is_valid,
         on_gone=on_gone,
+        dataplane_name="native" if choice.is_native else "portable",
+        workers=choice.workers,
+        key_log=key_log,
     )
     opened.callback(tunnel.close)
     return tunnel
 
 
 def follow_system(
-    opened: AsyncExitStack, platform: Platform, tunnel: Tunnel, on_gone: Callable[[str], None]
+    opened: AsyncExitStack,
+    platform: Platform,
+    tunnel: Tunnel,
+    on_gone: Callable[[str], None],
+    *,
+    after_link: Callable[[bool], None] = lambda _is_up: None,
 ) -> None:
-    """Let the tunnel know what happens to its interface and to the network. Raises OSError."""
+    """Let the tunnel know what happens to its interface and to the network. Raises OSError.
+
+    `after_link` is told whether the link is up when the tunnel has taken it in.
+    """
     loop = asyncio.get_running_loop()
-    link = platform.watch_link(
-        loop, on_link=tunnel.link_changed, on_mtu=tunnel.mtu_changed, on_gone=on_gone
-    )
+
+    def on_link(is_up: bool) -> None:
+        tunnel.link_changed(is_up)
+        after_link(is_up)
+
+    link = platform.watch_link(loop, on_link=on_link, on_mtu=tunnel.mtu_changed, on_gone=on_gone)
     opened.callback(link.close)
     network = platform.watch_network(
-        loop, on_routes_change=tunnel.routes_changed, on_network_change=tunnel.rebind
+        loop,
+        on_routes_change=tunnel.routes_changed,
+        on_network_change=tunnel.rebind,
+        on_wake=tunnel.woke_up,
     )
     opened.callback(network.close)

@@ -14,6 +14,10 @@ class Instant(NamedTuple):
     boot_ns: int
     wall_ns: int
 
+    def wall_at(self, boot_ns: int) -> int:
+        """Return the Unix time of another moment of the boot clock; 0, which is never, stays 0."""
+        return boot_ns and self.wall_ns - self.boot_ns + boot_ns
+
 
 class Clock(Protocol):
     """Something that tells the time."""

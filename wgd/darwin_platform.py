@@ -1,7 +1,7 @@
 """The macOS adapters, put together for one tunnel: see `wgd.platforms`."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from wgd.addresses import Endpoint
 from wgd.net import darwin_udp
@@ -20,6 +20,12 @@ class DarwinPlatform:
     def open_tun(self, name: str, fd: int | None) -> DarwinTun:
         """Make the utun device `name`, or take over the one behind `fd`. Raises WgdError."""
         self._tun = DarwinTun.create(name) if fd is None else DarwinTun.from_fd(fd)
+        return self._tun
+
+    def restore_tun(self, fds: Sequence[int]) -> DarwinTun:
+        """Take over the utun device of a wgd before us, as it is. Raises WgdError."""
+        (fd,) = fds
+        self._tun = DarwinTun.from_fd(fd)
         return self._tun
 
     def open_sockets(
@@ -51,6 +57,7 @@ class DarwinPlatform:
         *,
         on_routes_change: Callable[[], None],  # noqa: ARG002 - new sockets have no pinned sources
         on_network_change: Callable[[], None],
+        on_wake: Callable[[], None],  # noqa: ARG002 - sleep ends with a change of network
     ) -> NetworkWatcher:
         """Watch the network under the tunnel, and the sockets' failures. Raises OSError."""
         watcher = NetworkWatcher(loop, self._tun.interface_index(), on_network_change)

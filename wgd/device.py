@@ -12,18 +12,18 @@ What leaves the device leaves through the `DataPlane` it was given. Nothing here
 opens a socket or draws its own randomness.
 """
 
+import base64
 import errno
-import heapq
 import itertools
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final
 
-from wgd.addresses import Prefix
+from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Instant
 from wgd.configuration import NO_KEY, DeviceChange, DeviceState, PeerChange
-from wgd.constants import MAX_PEERS, UNDER_LOAD_QUEUE_DEPTH, UNDER_LOAD_STICKY_NS
+from wgd.constants import MAX_PEERS, REJECT_AFTER_TIME_NS
 from wgd.dataplane.interface import (
     BecameActive,
     DataPlane,
@@ -34,14 +34,20 @@ from wgd.dataplane.interface import (
     PeerId,
     TunClosed,
 )
-from wgd.errors import ConfigurationError, HandshakeError
+from wgd.device_status import PeerStatuses, describe
+from wgd.diagnosis import FailureReason
+from wgd.endpoints import parse_host
+from wgd.errors import ConfigurationError
+from wgd.handshake_counts import HandshakeCounts
 from wgd.index_table import IndexTable
-from wgd.noise.cookie import CookieChecker, mac1_key
-from wgd.noise.handshake import StaticIdentity, identify_initiator
-from wgd.noise.messages import CookieReply, Initiation, MessageType, Response, message_type
+from wgd.locator import LookUp
+from wgd.noise.cookie import mac1_key
+from wgd.noise.handshake import KeyLog, StaticIdentity
 from wgd.noise.primitives import clamp
 from wgd.peer import Peer
-from wgd.rate_limiter import RateLimiter
+from wgd.reception import Reception
+from wgd.schedule import Schedule
+from wgd.status import DeviceStatus
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +56,26 @@ PEERS_PER_DEADLINE: Final = 64
 
 
 class Device:
-    """The protocol state of one interface. `random` returns that many random bytes."""
+    """The protocol state of one interface.
 
-    def __init__(self, dataplane: DataPlane, random: Callable[[int], bytes]) -> None:
+    `random` returns that many random bytes; `look_up` finds the addresses of a peer's host;
+    `on_broken_sockets` is called, amid other work, when the system refuses to send again and again
+    in a way that new sockets may heal; `key_log` is told the keys of every handshake.
+    """
+
+    def __init__(
+        self,
+        dataplane: DataPlane,
+        random: Callable[[int], bytes],
+        *,
+        look_up: LookUp = lambda _public_key, _host, _port: None,
+        on_broken_sockets: Callable[[], None] = lambda: None,
+        key_log: KeyLog | None = None,
+    ) -> None:
         self._dataplane = dataplane
+        self._look_up = look_up
+        self._on_broken_sockets = on_broken_sockets
+        self._key_log = key_log
         self._random = random
         self._private_key = NO_KEY
         self._identity: StaticIdentity | None = None
@@ -65,17 +87,19 @@ class Device:
         self._peer_ids = itertools.count(1)
         self._prefix_owners: dict[Prefix, Peer] = {}
         self._indices: IndexTable[Peer] = IndexTable(random)
-        self._cookie_checker: CookieChecker | None = None
-        self._rate_limiter = RateLimiter()
-        self._under_load_until_ns = 0
-        # (deadline, peer): the entry of a peer counts only if `_scheduled` has the same deadline.
-        self._schedule: list[tuple[int, PeerId]] = []
-        self._scheduled: dict[PeerId, int] = {}
+        self._schedule = Schedule()
+        self._counts = HandshakeCounts()
+        self._reception = Reception(
+            self._peers, self._indices, dataplane=dataplane, counts=self._counts, random=random
+        )
 
     # -- configuration -----------------------------------------------------------------------------
 
     def check(self, change: DeviceChange) -> None:
         """Raise ConfigurationError if `change` could not be applied whole; changes nothing."""
+        for peer in change.peers:
+            if peer.endpoint_host is not None:
+                parse_host(peer.endpoint_host)
         # A cheap bound first: only a configuration near the limit is worth simulating.
         if len(self._peers) + len(change.peers) <= MAX_PEERS:
             return
@@ -120,6 +144,28 @@ class Device:
         """Return a consistent snapshot, peers in the order they were added."""
         return replace(self.settings(), peers=tuple(peer.state() for peer in self._peers.values()))
 
+    def status(self, now: Instant) -> DeviceStatus:
+        """Return all that the device knows, without any secret; what it does not is left blank.
+
+        The status of a peer is made when it is looked at, which takes some 20 µs: `now` is the time
+        of all of it.
+        """
+        identity = self._identity
+        return replace(
+            describe(self._dataplane, self._reception.failures, len(self._peers)),
+            now_ns=now.wall_ns,
+            public_key="" if identity is None else base64.b64encode(identity.public_key).decode(),
+            listen_port=self._listen_port,
+            fwmark=self._fwmark,
+            is_up=self._is_up,
+            is_under_load=self._reception.is_under_load(now.boot_ns),
+            handshakes=self._counts.handshakes(),
+            latency=self._counts.latency(),
+            peers=PeerStatuses(
+                tuple(self._peers.values()), self._peers_by_id, self._dataplane, now
+            ),
+        )
+
     def peer_ids(self) -> tuple[PeerId, ...]:
         """Return the peers as the data plane knows them."""
         return tuple(self._peers_by_id)
@@ -128,7 +174,7 @@ class Device:
         """Start all peers (the sockets are attached), or stop them and forget their sessions."""
         if is_up == self._is_up:
             return
-        self._is_up = is_up
+        self._is_up = self._reception.is_open = is_up
         for peer in self._peers.values():
             if is_up:
                 peer.start(now)
@@ -142,6 +188,32 @@ class Device:
             peer.rebound(now)
             self._reschedule(peer)
 
+    def resolved(
+        self, public_key: bytes, host: str, port: int, found: Sequence[Endpoint], now: Instant
+    ) -> None:
+        """Take the answer to a lookup: what the host stands for, the best first; nothing if it was
+        not found. One that nobody waits for any more is nothing.
+        """
+        peer = self._peers.get(public_key)
+        if peer is not None and peer.locator.waits_for(host, port):
+            peer.initiator.resolved(found, now)
+            self._reschedule(peer)
+
+    def network_changed(self, moved: Collection[PeerId], now: Instant) -> None:
+        """The network under the tunnel has changed; peers that `moved` are reached another way."""
+        for peer in self._peers.values():
+            is_moved = peer.id in moved
+            if is_moved or peer.initiator.waits_for_network:
+                peer.network_changed(now, is_moved=is_moved)
+                self._reschedule(peer)
+
+    def woke_up(self, now: Instant, asleep_ns: int) -> None:
+        """The system was suspended for so long (0: only its clock was set)."""
+        heard_since_ns = now.boot_ns - asleep_ns - REJECT_AFTER_TIME_NS
+        for peer in self._peers.values():
+            peer.woke_up(now, heard_since_ns)
+            self._reschedule(peer)
+
     def _set_private_key(self, private_key: bytes) -> None:
         if private_key != NO_KEY:
             private_key = clamp(private_key)
@@ -149,11 +221,10 @@ class Device:
             return
         self._private_key = private_key
         self._identity = identity = StaticIdentity(private_key) if private_key != NO_KEY else None
+        self._reception.set_identity(identity)
         if identity is None:
-            self._cookie_checker = None
             self._dataplane.set_mac1_key(None)
         else:
-            self._cookie_checker = CookieChecker(identity.public_key)
             self._dataplane.set_mac1_key(mac1_key(identity.public_key))
             if own := self._peers.get(identity.public_key):
                 self._remove_peer(own)
@@ -163,7 +234,9 @@ class Device:
 
     def _configure_peer(self, change: PeerChange, now: Instant) -> None:
         if self._identity is not None and change.public_key == self._identity.public_key:
-            return  # one file may be shared by all nodes: the own key is skipped
+            # One file may be shared by all nodes; but it may also be a key copied by mistake.
+            self._reception.failures.note(FailureReason.OWN_KEY_AS_PEER, now.wall_ns)
+            return
         peer = self._peers.get(change.public_key)
         if change.remove:
             if peer is not None:
@@ -175,8 +248,8 @@ class Device:
             peer = self._add_peer(change.public_key, now)
         if change.preshared_key is not None:
             peer.set_preshared_key(change.preshared_key)
-        if change.endpoint is not None:
-            self._dataplane.set_endpoint(peer.id, change.endpoint)
+        if change.endpoint is not None or change.endpoint_host is not None:
+            peer.set_endpoint(change.endpoint, change.endpoint_host)
         if change.replace_allowed_ips:
             for prefix in list(peer.allowed_ips):
                 self._take_prefix(peer, prefix)
@@ -196,7 +269,10 @@ class Device:
             public_key,
             dataplane=self._dataplane,
             indices=self._indices,
+            counts=self._counts,
             random=self._random,
+            look_up=self._look_up,
+            key_log=self._key_log,
         )
         self._dataplane.add_peer(peer.id)
         self._peers[public_key] = peer
@@ -213,7 +289,7 @@ class Device:
             del self._prefix_owners[prefix]
         del self._peers[peer.public_key]
         del self._peers_by_id[peer.id]
-        self._scheduled.pop(peer.id, None)
+        self._schedule.forget(peer.id)
 
     def _give_prefix(self, peer: Peer, prefix: Prefix) -> None:
         """Route `prefix` to `peer`; if another peer has it, it moves."""
@@ -223,7 +299,7 @@ class Device:
         if owner is not None:
             del owner.allowed_ips[prefix]
         self._prefix_owners[prefix] = peer
-        peer.allowed_ips[prefix] = None
+        peer.allowed_ips[prefix] = ""
         self._dataplane.add_allowed_ip(peer.id, prefix)
 
     def _take_prefix(self, peer: Peer, prefix: Prefix) -> None:
@@ -237,57 +313,8 @@ class Device:
 
     def receive_handshake(self, message: HandshakeMessage, queued: int, now: Instant) -> None:
         """Handle a message with a right MAC1 while `queued` of its kind waited. Never raises."""
-        if queued >= UNDER_LOAD_QUEUE_DEPTH:
-            self._under_load_until_ns = now.boot_ns + UNDER_LOAD_STICKY_NS
-        try:
-            self._receive_handshake(message, now)
-        except HandshakeError as error:
-            logger.debug("event=handshake_refused source=%s reason=%s", message.source, error)
-
-    def _receive_handshake(self, message: HandshakeMessage, now: Instant) -> None:
-        if self._identity is None or not self._is_up:
-            return
-        parsed = _parse(message.datagram)
-        if isinstance(parsed, CookieReply):
-            self._owner(parsed.receiver_index).receive_cookie_reply(parsed, now)
-            return
-        if now.boot_ns < self._under_load_until_ns and not self._admit(parsed, message, now):
-            return
-        length = len(message.datagram)
-        if isinstance(parsed, Initiation):
-            initiation = identify_initiator(self._identity, parsed)
-            known = self._peers.get(initiation.initiator)
-            if known is None:
-                raise HandshakeError("unknown key")
-            peer = known
-            peer.receive_initiation(initiation, length, message.source, now)
-        else:
-            peer = self._owner(parsed.receiver_index)
-            peer.receive_response(parsed, length, message.source, now)
-        self._reschedule(peer)
-
-    def _owner(self, receiver_index: int) -> Peer:
-        peer = self._indices.owner(receiver_index)
-        if peer is None:
-            raise HandshakeError("unknown receiver index")
-        return peer
-
-    def _admit(
-        self, parsed: Initiation | Response, message: HandshakeMessage, now: Instant
-    ) -> bool:
-        """Under load: whether MAC2 proves the source address and its bucket has a token.
-
-        Without a right MAC2 the sender is told how to make one.
-        """
-        assert self._cookie_checker is not None  # noqa: S101 - there is one for every identity
-        source = message.source
-        if self._cookie_checker.check_mac2(message.datagram, source, now.boot_ns):
-            return self._rate_limiter.allow(source, now.boot_ns)
-        reply = self._cookie_checker.create_reply(
-            message.datagram, parsed.sender_index, source, now.boot_ns, self._random
-        )
-        self._dataplane.send_to(source, reply)
-        return False
+        if (peer := self._reception.receive(message, queued, now)) is not None:
+            self._reschedule(peer)
 
     # -- events and time ---------------------------------------------------------------------------
 
@@ -312,55 +339,18 @@ class Device:
 
     def next_deadline(self) -> int | None:
         """Return when `on_deadline` must be called next, in boot nanoseconds; None for never."""
-        while self._schedule:
-            deadline_ns, peer_id = self._schedule[0]
-            if self._scheduled.get(peer_id) == deadline_ns:
-                return deadline_ns
-            heapq.heappop(self._schedule)
-        return None
+        return self._schedule.next_deadline()
 
     def on_deadline(self, now: Instant) -> None:
         """Let peers that are due act: at most `PEERS_PER_DEADLINE`, and `next_deadline` is past if
         there are more, so that thousands at once leave room for other work.
         """
-        due: list[Peer] = []
-        while (
-            len(due) < PEERS_PER_DEADLINE
-            and (deadline_ns := self.next_deadline()) is not None
-            and deadline_ns <= now.boot_ns
-        ):
-            _, peer_id = heapq.heappop(self._schedule)
-            del self._scheduled[peer_id]
-            due.append(self._peers_by_id[peer_id])
-        for peer in due:
+        for peer_id in self._schedule.take_due(now.boot_ns, PEERS_PER_DEADLINE):
+            peer = self._peers_by_id[peer_id]
             peer.on_deadline(now)
             self._reschedule(peer)
+            if peer.locator.has_broken_socket():
+                self._on_broken_sockets()
 
     def _reschedule(self, peer: Peer) -> None:
-        """Make sure the peer is looked at no later than its next deadline.
-
-        A deadline that moved away is left in place: looking early is cheap, and it is what turns
-        ten thousand busy peers into ten thousand looks per ten seconds.
-        """
-        deadline_ns = peer.next_deadline()
-        scheduled_ns = self._scheduled.get(peer.id)
-        if deadline_ns is None or (scheduled_ns is not None and scheduled_ns <= deadline_ns):
-            return
-        self._scheduled[peer.id] = deadline_ns
-        heapq.heappush(self._schedule, (deadline_ns, peer.id))
-        if len(self._schedule) > 4 * len(self._scheduled) + 64:
-            self._schedule = [(when_ns, who) for who, when_ns in self._scheduled.items()]
-            heapq.heapify(self._schedule)
-
-
-def _parse(datagram: bytes) -> Initiation | Response | CookieReply:
-    """Parse any handshake message; raises HandshakeError for anything else."""
-    match message_type(datagram):
-        case MessageType.INITIATION:
-            return Initiation.parse(datagram)
-        case MessageType.RESPONSE:
-            return Response.parse(datagram)
-        case MessageType.COOKIE_REPLY:
-            return CookieReply.parse(datagram)
-        case _:
-            raise HandshakeError("not a handshake message")
+        self._schedule.look_by(peer.id, peer.next_deadline())

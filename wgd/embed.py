@@ -4,7 +4,7 @@ Nothing is daemonised, no signal is touched and nothing is global: a process may
 tunnels, each on the running asyncio loop. The host owns the TUN and its addresses and routes.
 
     tunnel = await EmbeddedTunnel.start(tun, change)        # or start_from_fd(fd, change)
-    tunnel.set(another_change); tunnel.get()
+    tunnel.set(another_change); tunnel.get(); tunnel.status()
     await tunnel.stop()
 
 docs/embedding.md has an example that runs.
@@ -20,8 +20,9 @@ from wgd.configuration import DeviceChange, DeviceState
 from wgd.constants import DEFAULT_MTU
 from wgd.dataplane.choice import DataPlaneOptions, choose, choose_for
 from wgd.dataplane.interface import Tun
+from wgd.managed import ManagedTunnel
 from wgd.platforms import this_platform
-from wgd.tunnel import Tunnel
+from wgd.status import DeviceStatus
 from wgd.uapi.service import UapiService
 from wgd.uapi.socket_policy import SocketPlace
 
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 class EmbeddedTunnel:
     """A running tunnel. Use `start` or `start_from_fd`; its methods belong to the loop's thread."""
 
-    def __init__(self, tunnel: Tunnel, opened: contextlib.AsyncExitStack) -> None:
+    def __init__(self, tunnel: ManagedTunnel, opened: contextlib.AsyncExitStack) -> None:
         self._tunnel = tunnel
         self._opened = opened
 
@@ -64,9 +65,10 @@ class EmbeddedTunnel:
             tunnel.mtu_changed(mtu)
             tunnel.set(change)
             tunnel.link_changed(True)
+            managed = ManagedTunnel(tunnel, interface_name)
             if uapi_place is not None:
-                await _serve(opened, tunnel, uapi_place, interface_name, tunnel_name)
-            return cls(tunnel, opened.pop_all())
+                await _serve(opened, managed, uapi_place, interface_name, tunnel_name)
+            return cls(managed, opened.pop_all())
 
     @classmethod
     async def start_from_fd(
@@ -92,13 +94,18 @@ class EmbeddedTunnel:
             tunnel = open_tunnel(opened, platform, choice, tun, on_gone)
             tunnel.set(change)
             follow_system(opened, platform, tunnel, on_gone)
+            managed = ManagedTunnel(tunnel, tun.name)
             if uapi_place is not None:
-                await _serve(opened, tunnel, uapi_place, tun.name, tunnel_name)
-            return cls(tunnel, opened.pop_all())
+                await _serve(opened, managed, uapi_place, tun.name, tunnel_name)
+            return cls(managed, opened.pop_all())
 
     def get(self) -> DeviceState:
         """Return a consistent snapshot."""
         return self._tunnel.get()
+
+    def status(self) -> DeviceStatus:
+        """Return what the tunnel is doing and what has failed, without any secret."""
+        return self._tunnel.status()
 
     def set(self, change: DeviceChange) -> None:
         """Apply a change whole, or raise ConfigurationError and change nothing."""
@@ -111,7 +118,7 @@ class EmbeddedTunnel:
 
 async def _serve(
     opened: contextlib.AsyncExitStack,
-    tunnel: Tunnel,
+    tunnel: ManagedTunnel,
     place: SocketPlace,
     interface_name: str,
     tunnel_name: str | None,

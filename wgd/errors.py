@@ -1,5 +1,7 @@
 """The errors wgd raises on purpose; all derive from `WgdError`."""
 
+from wgd.diagnosis import FailureReason
+
 
 class WgdError(Exception):
     """Something a user can mend: the message names the value and the cure, on one line."""
@@ -14,4 +16,14 @@ class ConfigurationError(WgdError):
 
 
 class HandshakeError(WgdError):
-    """A handshake message was refused; the text is the reason, without key material."""
+    """A handshake message was refused; the text says why, without key material.
+
+    `reason` is what it counts as. What only opens ciphertexts cannot know which message they were
+    from: whoever does gives the reason.
+    """
+
+    def __init__(
+        self, message: str, reason: FailureReason = FailureReason.MALFORMED_MESSAGE
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason

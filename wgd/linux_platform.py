@@ -1,8 +1,9 @@
 """The Linux adapters, put together for one tunnel: see `wgd.platforms`."""
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
     raise ImportError("this module is for Linux")
@@ -13,6 +14,7 @@ from wgd.errors import WgdError
 from wgd.net import routes, udp
 from wgd.net.link import LinkWatcher
 from wgd.net.routes import RouteWatcher
+from wgd.net.wake import WakeWatcher
 from wgd.tun.linux import LinuxTun
 
 
@@ -34,6 +36,12 @@ class LinuxPlatform:
             self._tun = LinuxTun.from_fd(fd, offload=offload)
         else:
             raise WgdError(f"a descriptor is one queue, {workers} workers are too many: ask for 1")
+        return self._tun
+
+    def restore_tun(self, fds: Sequence[int]) -> LinuxTun:
+        """Take over the TUN device of a wgd before us, as it is. Raises WgdError."""
+        offload = self._choice.is_native and self._choice.offload
+        self._tun = LinuxTun.restore(fds, offload=offload)
         return self._tun
 
     def open_sockets(self, port: int, fwmark: int) -> tuple[list[udp.UdpSocket], int]:
@@ -63,6 +71,10 @@ class LinuxPlatform:
         *,
         on_routes_change: Callable[[], None],
         on_network_change: Callable[[], None],  # noqa: ARG002 - UDP sockets survive all changes
-    ) -> RouteWatcher:
-        """Watch the network under the tunnel. Raises OSError."""
-        return RouteWatcher(loop, on_routes_change)
+        on_wake: Callable[[], None],
+    ) -> contextlib.ExitStack:
+        """Watch the network under the tunnel, and the system's sleep. Raises OSError."""
+        with contextlib.ExitStack() as watchers:
+            watchers.callback(RouteWatcher(loop, on_routes_change).close)
+            watchers.callback(WakeWatcher(loop, on_wake).close)
+            return watchers.pop_all()

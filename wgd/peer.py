@@ -21,17 +21,17 @@ from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Instant
 from wgd.configuration import PeerState
 from wgd.constants import (
-    INITIATION_INTERVAL_MIN_NS,
     KEEPALIVE_TIMEOUT_NS,
-    REKEY_ATTEMPT_TIME_NS,
-    REKEY_TIMEOUT_JITTER_MAX_NS,
-    REKEY_TIMEOUT_NS,
 )
 from wgd.dataplane.interface import DataPlane, KeypairConfirmed, PeerId
+from wgd.diagnosis import FailureLog, FailureReason
 from wgd.errors import HandshakeError
+from wgd.handshake_counts import HandshakeCounts
 from wgd.index_table import IndexTable
+from wgd.initiator import Initiator
+from wgd.locator import Locator, LookUp
 from wgd.noise.cookie import CookieGenerator
-from wgd.noise.handshake import Handshake, IdentifiedInitiation, StaticIdentity
+from wgd.noise.handshake import Handshake, IdentifiedInitiation, KeyLog, StaticIdentity
 from wgd.noise.messages import CookieReply, Response
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 class Peer:
     """A peer of one device. `identity` is the device's own key, None while it has none.
 
-    `random` returns that many random bytes; `indices` is shared by all peers of the device.
+    `random` returns that many random bytes; `indices` and `counts` are shared by all peers of the
+    device; `look_up` finds the addresses of a host, `key_log` is told the keys of handshakes.
     """
 
     def __init__(
@@ -50,29 +51,43 @@ class Peer:
         *,
         dataplane: DataPlane,
         indices: "IndexTable[Peer]",
+        counts: HandshakeCounts,
         random: Callable[[int], bytes],
+        look_up: LookUp,
+        key_log: KeyLog | None,
     ) -> None:
         self.id = peer_id
         self.public_key = public_key
-        self.allowed_ips: dict[Prefix, None] = {}
+        self.allowed_ips: dict[Prefix, str] = {}
+        """In the order they were given, each with its text, "" until that is first wanted."""
         self.persistent_keepalive_seconds = 0
+        self.failures = FailureLog()
+        """What the control plane has refused or waited for in vain."""
+        self.locator = Locator(
+            peer_id,
+            public_key,
+            self,
+            dataplane=dataplane,
+            failures=self.failures,
+            look_up=look_up,
+        )
+        self.initiator = Initiator(
+            self,
+            self.locator,
+            failures=self.failures,
+            counts=counts,
+            random=random,
+        )
         self._dataplane = dataplane
         self._indices = indices
+        self._counts = counts
         self._random = random
-        self._handshake = Handshake(None, public_key)
+        self._handshake = Handshake(None, public_key, key_log=key_log)
         self._cookies = CookieGenerator(public_key)
         self._identity: StaticIdentity | None = None
         self._running = False
 
         self._handshake_index: int | None = None
-        self._attempt_started_ns = 0
-        self._last_handshake_sent_ns: int | None = None
-        """When we last sent an initiation or a response: neither is sent again too soon."""
-        self._unanswered_since_ns: int | None = None
-        """When the initiation was sent that the retransmit timer watches."""
-        self._initiate_at_ns: int | None = None
-        """A handshake was wanted too soon after the last one: start it then."""
-        self._jitter_ns = self._draw_jitter()
         self._session_derived_ns: int | None = None
         self._look_at_ns: int | None = None
         """When to look at the stamps again, while the data plane reports no activity."""
@@ -101,30 +116,22 @@ class Peer:
         self._dataplane.clear_stamps(self.id)
         self._look_at_ns = None
         self._erase_keys()
-        self._end_attempt()
-        self._last_handshake_sent_ns = None
+        self.initiator.reset()
 
     def set_identity(self, identity: StaticIdentity | None) -> None:
         """Our own static key changed: sessions made with the old one must be made anew."""
         self._identity = identity
         self._handshake.set_identity(identity)
         self._free_handshake_index()
-        self._end_attempt()
-        self._last_handshake_sent_ns = None
+        self.initiator.reset()
         self._dataplane.expire_keypairs(self.id)
         if self._running:
             self._dataplane.send_staged(self.id)
 
     def rebound(self, now: Instant) -> None:
-        """Our port has changed: the answer to an initiation that is out will not find us.
-
-        The next one goes out soon, but not within the time in which the responder would take it
-        for a part of a flood.
-        """
-        if self._unanswered_since_ns is not None:
-            self._unanswered_since_ns = None
-            self._last_handshake_sent_ns = None
-            self._initiate_at_ns = now.boot_ns + 2 * INITIATION_INTERVAL_MIN_NS
+        """Our port has changed: the answer to an initiation that is out will not find us."""
+        self.locator.sockets_replaced()
+        self.initiator.rebound(now)
 
     # -- configuration -----------------------------------------------------------------------------
 
@@ -140,6 +147,12 @@ class Peer:
             self._keepalive_enabled_ns = now.boot_ns
             if self._running:
                 self._dataplane.send_keepalive(self.id)
+
+    def set_endpoint(self, endpoint: Endpoint | None, host: str | None) -> None:
+        """Look for the peer at `endpoint` (None: where it is), and at what `host` stands for."""
+        if endpoint is not None and self.locator.endpoint is None:
+            self.initiator.endpoint_set()
+        self.locator.configure(endpoint, host)
 
     def configured(self) -> None:
         """A configuration change of this peer is complete: what it was missing may be there now."""
@@ -164,40 +177,33 @@ class Peer:
 
     def needs_handshake(self, now: Instant) -> None:
         """The data plane has packets to send and no (fresh) keypair for them."""
-        if self._unanswered_since_ns is None and self._initiate_at_ns is None:
-            self._attempt_started_ns = now.boot_ns
-        self._initiate(now)
+        self.initiator.wanted(now)
 
-    def _initiate(self, now: Instant) -> None:
-        """Send an initiation, unless it cannot be sent or the last one was just now."""
-        if self._initiate_at_ns is not None and now.boot_ns < self._initiate_at_ns:
-            return
-        self._initiate_at_ns = None
-        if not self._running or self._identity is None:
-            return
-        if self._dataplane.endpoint(self.id) is None:
-            logger.debug("%r event=no_endpoint", self)
-            return
-        if self._last_handshake_sent_ns is not None:
-            allowed_ns = self._last_handshake_sent_ns + REKEY_TIMEOUT_NS
-            if now.boot_ns < allowed_ns:
-                if self._unanswered_since_ns is None:  # else the retransmit timer sees to it
-                    self._initiate_at_ns = allowed_ns
-                return
+    def may_initiate(self, now: Instant) -> bool:
+        """Return whether there is a link to send on and a key to send with."""
+        if self._running and self._identity is None:
+            self.failures.note(FailureReason.NO_PRIVATE_KEY, now.wall_ns)
+        return self._running and self._identity is not None
+
+    def make_initiation(self, now: Instant) -> bytes | None:
+        """Return a new initiation, None if the peer's public key is of low order: it never will."""
         self._free_handshake_index()
         index = self._indices.allocate(self)
         try:
             message = self._handshake.create_initiation(now, index, self._random)
-        except HandshakeError as error:  # the peer's public key is of low order: it never will
+        except HandshakeError as error:
             self._indices.free([index])
+            self.failures.note(error.reason, now.wall_ns)
             logger.info("%r event=cannot_initiate reason=%s", self, error)
-            return
+            return None
         self._handshake_index = index
-        self._jitter_ns = self._draw_jitter()
-        self._last_handshake_sent_ns = now.boot_ns
-        self._unanswered_since_ns = now.boot_ns
-        logger.debug("%r event=initiation_sent", self)
-        self._dataplane.send_to_peer(self.id, self._cookies.add_macs(message, now.boot_ns))
+        return self._cookies.add_macs(message, now.boot_ns)
+
+    def given_up(self, now: Instant) -> None:
+        """An attempt at a handshake was in vain: do not hold on to what was for it."""
+        self._dataplane.drop_staged(self.id)
+        if self._session_derived_ns is None and self._handshake_index is not None:
+            self._session_derived_ns = now.boot_ns  # erase the attempt's keys in time, too
 
     def receive_initiation(
         self, initiation: IdentifiedInitiation, length: int, source: Endpoint, now: Instant
@@ -215,7 +221,8 @@ class Peer:
         keypair = self._handshake.derive_keypair(now.boot_ns)
         self._indices.free(self._dataplane.install_keypair(self.id, keypair))
         self._session_derived_ns = now.boot_ns
-        self._last_handshake_sent_ns = now.boot_ns
+        self.initiator.responded(now)
+        self._counts.accepted += 1
         logger.debug("%r event=response_sent endpoint=%s", self, source)
         self._dataplane.send_to_peer(self.id, self._cookies.add_macs(message, now.boot_ns))
 
@@ -229,6 +236,7 @@ class Peer:
         self._dataplane.note_received(self.id, length, source)
         self._indices.free(self._dataplane.install_keypair(self.id, keypair))
         self._session_derived_ns = now.boot_ns
+        self.initiator.answered(now)
         self._handshake_completed(now)
         logger.debug("%r event=response_received endpoint=%s", self, source)
         # Staged packets, or failing that a keepalive, confirm the session to the responder.
@@ -237,6 +245,7 @@ class Peer:
     def receive_cookie_reply(self, reply: CookieReply, now: Instant) -> None:
         """Keep a cookie for the next initiation or response; raises HandshakeError if forged."""
         self._cookies.consume_reply(reply, now.boot_ns)
+        self._counts.cookies_received += 1
         logger.debug("%r event=cookie_received", self)
 
     def keypair_confirmed(self, event: KeypairConfirmed, now: Instant) -> None:
@@ -246,7 +255,7 @@ class Peer:
 
     def _handshake_completed(self, now: Instant) -> None:
         self._last_handshake_wall_ns = now.wall_ns
-        self._end_attempt()
+        self.initiator.completed()
 
     def became_active(self, now: Instant) -> None:
         """One of the "first data packet" stamps was set; until we disarm, no other is reported.
@@ -254,6 +263,39 @@ class Peer:
         Either may be set or cleared meanwhile, so look at them as often as the shorter timer.
         """
         self._look_at_ns = now.boot_ns + KEEPALIVE_TIMEOUT_NS
+
+    # -- the network changes -----------------------------------------------------------------------
+
+    def network_changed(self, now: Instant, *, is_moved: bool = False) -> None:
+        """The network under the tunnel has changed; if `is_moved`, the way to this peer, too.
+
+        Then it is told where we are now. What could not be sent is tried again.
+        """
+        self.locator.network_changed(now)
+        if is_moved:
+            self._dataplane.clear_source(self.id)
+        if not self._running:
+            return
+        if is_moved and self._dataplane.has_session(self.id):
+            self._dataplane.send_keepalive(self.id)
+            if self.locator.has_no_way(now):
+                self.needs_handshake(now)  # and find another way
+        self.initiator.network_changed(now)
+        if self.persistent_keepalive_seconds and self.initiator.has_given_up:
+            self._dataplane.send_keepalive(self.id)
+
+    def woke_up(self, now: Instant, heard_since_ns: int) -> None:
+        """The system was suspended, or its clock was set: whom we talked to learns where we are.
+
+        That is who was heard from since `heard_since_ns`, and who has a persistent keepalive.
+        """
+        self.locator.network_changed(now)
+        self._dataplane.clear_source(self.id)
+        if not self._running:
+            return
+        heard_ns = self._dataplane.stamps(self.id).last_received_ns
+        if self.persistent_keepalive_seconds or (heard_ns and heard_ns >= heard_since_ns):
+            self._dataplane.send_keepalive(self.id)
 
     # -- timers ------------------------------------------------------------------------------------
 
@@ -265,11 +307,10 @@ class Peer:
         if self._running:
             stamps = self._dataplane.stamps(self.id)
             deadlines += [
-                self._initiate_at_ns,
+                self.initiator.next_deadline(),
                 self._look_at_ns,
-                timers.retransmit_handshake(self._unanswered_since_ns, self._jitter_ns),
                 timers.send_keepalive(stamps),
-                timers.new_handshake(stamps, self._jitter_ns),
+                timers.new_handshake(stamps, self.initiator.jitter_ns),
                 timers.persistent_keepalive(
                     stamps, self.persistent_keepalive_seconds, self._keepalive_enabled_ns
                 ),
@@ -282,14 +323,11 @@ class Peer:
             self._expired_zero_key_material()
         if not self._running:
             return
-        if _is_due(timers.retransmit_handshake(self._unanswered_since_ns, self._jitter_ns), now):
-            self._expired_retransmit_handshake(now)
-        if _is_due(self._initiate_at_ns, now):
-            self._initiate(now)
+        self.initiator.on_deadline(now)
         stamps = self._dataplane.stamps(self.id)
         if _is_due(timers.send_keepalive(stamps), now):
             self._dataplane.send_keepalive(self.id)
-        if _is_due(timers.new_handshake(stamps, self._jitter_ns), now):
+        if _is_due(timers.new_handshake(stamps, self.initiator.jitter_ns), now):
             self._expired_new_handshake(now)
         self._check_persistent_keepalive(now)
         stamps = self._dataplane.stamps(self.id)
@@ -299,24 +337,11 @@ class Peer:
             self._look_at_ns = None
             self._dataplane.disarm(self.id)
 
-    def _expired_retransmit_handshake(self, now: Instant) -> None:
-        if now.boot_ns - self._attempt_started_ns >= REKEY_ATTEMPT_TIME_NS:
-            logger.info("%r event=handshake_given_up", self)
-            self._end_attempt()
-            self._dataplane.drop_staged(self.id)
-            if self._session_derived_ns is None:
-                self._session_derived_ns = now.boot_ns  # erase the attempt's keys in time, too
-            return
-        # The path may have changed: let the kernel choose the source address anew.
-        self._dataplane.clear_source(self.id)
-        self._unanswered_since_ns = None
-        logger.debug("%r event=handshake_retried", self)
-        self._initiate(now)
-
     def _expired_new_handshake(self, now: Instant) -> None:
         self._dataplane.clear_data_sent_unanswered(self.id)
         self._dataplane.clear_source(self.id)
         logger.debug("%r event=no_answer_to_data", self)
+        self.locator.missed(now)
         self.needs_handshake(now)
 
     def _check_persistent_keepalive(self, now: Instant) -> None:
@@ -343,17 +368,10 @@ class Peer:
         self._free_handshake_index()
         self._indices.free(self._dataplane.drop_keypairs(self.id))
 
-    def _end_attempt(self) -> None:
-        self._unanswered_since_ns = None
-        self._initiate_at_ns = None
-
     def _free_handshake_index(self) -> None:
         if self._handshake_index is not None:
             self._indices.free([self._handshake_index])
             self._handshake_index = None
-
-    def _draw_jitter(self) -> int:
-        return int.from_bytes(self._random(4), "little") % (REKEY_TIMEOUT_JITTER_MAX_NS + 1)
 
 
 def _is_due(deadline_ns: int | None, now: Instant) -> bool:

@@ -39,6 +39,12 @@ class Platform(Protocol):
     def open_tun(self, name: str, fd: int | None) -> SystemTun:
         """Make the TUN device `name`, or take over the one behind `fd`. Raises WgdError."""
 
+    def restore_tun(self, fds: Sequence[int]) -> SystemTun:
+        """Take over the TUN device of a wgd before us, one descriptor a queue, as it is.
+
+        Raises WgdError.
+        """
+
     def open_sockets(self, port: int, fwmark: int) -> tuple[Sequence[TunnelSocket], int]:
         """Open UDP sockets; see `wgd.tunnel.OpenSockets`."""
 
@@ -61,11 +67,13 @@ class Platform(Protocol):
         *,
         on_routes_change: Callable[[], None],
         on_network_change: Callable[[], None],
+        on_wake: Callable[[], None],
     ) -> Watcher:
-        """Watch the network under the tunnel. Raises OSError.
+        """Watch the network under the tunnel, and the system's sleep. Raises OSError.
 
         `on_routes_change` asks for a look at the pinned sources, `on_network_change` for new
-        sockets; a system whose sockets survive everything never calls the latter.
+        sockets; a system whose sockets survive everything never calls the latter. `on_wake` says
+        that the system was suspended, or its clock set.
         """
 
 

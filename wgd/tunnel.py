@@ -10,6 +10,7 @@ import errno
 import logging
 import math
 import os
+import socket
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,10 +19,13 @@ from typing import Final, Protocol
 from wgd.addresses import Endpoint
 from wgd.clock import Clock
 from wgd.configuration import DeviceChange, DeviceState
-from wgd.constants import MILLISECOND_NS, REJECT_AFTER_TIME_NS
+from wgd.constants import MILLISECOND_NS, REJECT_AFTER_TIME_NS, SECOND_NS
 from wgd.dataplane.interface import DatagramSocket, DataPlane, OffloadOff, Report, TunClosed
 from wgd.device import Device
 from wgd.errors import ConfigurationError
+from wgd.noise.handshake import KeyLog
+from wgd.resolver import GetAddrInfo, Resolver
+from wgd.status import DeviceStatus
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +36,10 @@ _HANDSHAKES_PER_TURN: Final = 16
 _MAX_ROUTE_CHECKS: Final = 64
 """How many pinned sources are looked at after a route change, half a millisecond each; the others
 are dropped."""
+
+REBIND_PAUSE_SECONDS: Final = 1.0
+MAX_REBIND_PAUSE_SECONDS: Final = 60.0
+"""Sockets that could not be had are tried again after the first, then twice as long, up to this."""
 
 
 class TunnelSocket(DatagramSocket, Protocol):
@@ -57,7 +65,9 @@ SourceIsValid = Callable[[Endpoint, int], bool]
 class Tunnel:
     """A device at work. `dataplane` must be started on `loop`, and is closed by its owner.
 
-    `on_gone` is called once, with a reason, when the TUN device has disappeared.
+    `on_gone` is called once, with a reason, when the TUN device has disappeared. `dataplane_name`
+    and `workers` are for `status` only; `getaddrinfo` finds the hosts of endpoints, and
+    `key_log` (`wgd.keylog`) is told the keys of every handshake.
     """
 
     def __init__(
@@ -69,6 +79,10 @@ class Tunnel:
         open_sockets: OpenSockets,
         source_is_valid: SourceIsValid,
         on_gone: Callable[[str], None],
+        dataplane_name: str = "",
+        workers: int = 1,
+        getaddrinfo: GetAddrInfo = socket.getaddrinfo,
+        key_log: KeyLog | None = None,
     ) -> None:
         self._loop = loop
         self._dataplane = dataplane
@@ -76,20 +90,37 @@ class Tunnel:
         self._open_sockets = open_sockets
         self._source_is_valid = source_is_valid
         self._on_gone = on_gone
-        self._device = Device(dataplane, os.urandom)
+        self._dataplane_name = dataplane_name
+        self._workers = workers
+        self._started_ns = clock.now().wall_ns
+        self._mtu = 0
+        self._resolver = Resolver(loop, self._resolved, getaddrinfo)
+        self._device = Device(
+            dataplane,
+            os.urandom,
+            look_up=self._resolver.look_up,
+            on_broken_sockets=self._suspect_sockets,
+            key_log=key_log,
+        )
         self._events: deque[Report] = deque()
         """Reported by the data plane and not handled yet."""
         self._sockets: Sequence[TunnelSocket] = ()
         self._link_is_up = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns: int | None = None
+        self._rebind_timer: asyncio.TimerHandle | None = None
+        self._rebind_pause_seconds = REBIND_PAUSE_SECONDS
+        self._suspended_ns = self._time_suspended()
+        """How long the system had been suspended when that was last looked at."""
         loop.add_reader(dataplane.event_fd(), self._handle_events)
 
     def close(self) -> None:
         """Forget all sessions and close the sockets."""
         self._loop.remove_reader(self._dataplane.event_fd())
         self._events.clear()
+        self._resolver.close()
         self.link_changed(False)
+        self._cancel_rebind()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -99,6 +130,20 @@ class Tunnel:
     def get(self) -> DeviceState:
         """Return a consistent snapshot."""
         return self._device.state()
+
+    def status(self) -> DeviceStatus:
+        """Return all that is known here, without any secret; the process fills in the rest.
+
+        That is: interface, version, pid and log level.
+        """
+        return replace(
+            self._device.status(self._clock.now()),
+            started_ns=self._started_ns,
+            mtu=self._mtu,
+            is_listening=bool(self._sockets),
+            dataplane=self._dataplane_name,
+            workers=self._workers,
+        )
 
     def set(self, change: DeviceChange) -> None:
         """Apply a change whole, or raise ConfigurationError and change nothing.
@@ -157,6 +202,8 @@ class Tunnel:
         previous, self._sockets = self._sockets, sockets
         for sock in previous:
             sock.close()
+        if sockets:
+            self._cancel_rebind()
 
     # -- the world changes -------------------------------------------------------------------------
 
@@ -188,6 +235,7 @@ class Tunnel:
         On macOS the old ones may stay dead after sleep or a change of Wi-Fi. Whoever has sent
         something lately gets a keepalive, which tells him where we are now.
         """
+        self._cancel_rebind(keep_pause=True)
         if not self._link_is_up:
             return
         settings = self._device.settings()
@@ -195,20 +243,41 @@ class Tunnel:
         try:
             port = self._open_and_use(settings.listen_port, settings.fwmark)
         except OSError as error:
-            # The next change of network and every `set` try again; the sessions stay.
+            # The next change of network and every `set` try again, too; the sessions stay.
+            pause_seconds = self._rebind_pause_seconds
             logger.error(  # noqa: TRY400 - the reason is all there is to say
-                "event=rebind_failed port=%d reason=%s", settings.listen_port, error.strerror
+                "event=rebind_failed port=%d again_after_seconds=%d reason=%s",
+                settings.listen_port,
+                pause_seconds,
+                error.strerror,
             )
+            self._rebind_timer = self._loop.call_later(pause_seconds, self.rebind)
+            self._rebind_pause_seconds = min(2 * pause_seconds, MAX_REBIND_PAUSE_SECONDS)
             return
         now = self._clock.now()
         self._device.configure(DeviceChange(listen_port=port), now)
         self._device.sockets_replaced(now)
         self._follow_link()
+        self._device.network_changed((), now)
         for peer in self._device.peer_ids():
             heard_ns = self._dataplane.stamps(peer).last_received_ns
             if heard_ns and now.boot_ns - heard_ns < REJECT_AFTER_TIME_NS:
                 self._dataplane.send_keepalive(peer)
+        self._timer_ns = None  # after a sleep the loop's timer is late
         self._rearm()
+
+    def _cancel_rebind(self, *, keep_pause: bool = False) -> None:
+        if self._rebind_timer is not None:
+            self._rebind_timer.cancel()
+            self._rebind_timer = None
+        if not keep_pause:
+            self._rebind_pause_seconds = REBIND_PAUSE_SECONDS
+
+    def _suspect_sockets(self) -> None:
+        """Sending fails in a way that new sockets may heal: make them when this turn is over."""
+        if self._rebind_timer is None:
+            logger.info("event=sockets_broken")
+            self._rebind_timer = self._loop.call_later(0, self.rebind)
 
     def _follow_link(self) -> None:
         self._device.set_link_up(self._link_is_up and bool(self._sockets), self._clock.now())
@@ -216,23 +285,52 @@ class Tunnel:
     def mtu_changed(self, mtu: int) -> None:
         """Pad packets to at most the TUN's new MTU (bytes)."""
         logger.info("event=mtu_changed mtu=%d", mtu)
+        self._mtu = mtu
         self._dataplane.set_mtu(mtu)
 
     def routes_changed(self) -> None:
-        """Forget every pinned source that no longer leads to its endpoint."""
+        """Forget every pinned source that no longer leads to its endpoint, and tell the peer.
+
+        What could not be sent before may be sent now.
+        """
         fwmark = self._device.settings().fwmark
         verdicts: dict[tuple[object, ...], bool] = {}
+        moved = set()
         for peer in self._device.peer_ids():
             endpoint = self._dataplane.endpoint(peer)
             if endpoint is None or endpoint.source is None:
                 continue
             question = (endpoint.host, endpoint.scope_id, endpoint.source)
             if question not in verdicts:
-                verdicts[question] = len(verdicts) < _MAX_ROUTE_CHECKS and self._source_is_valid(
-                    endpoint, fwmark
-                )
+                if len(verdicts) == _MAX_ROUTE_CHECKS:
+                    self._dataplane.clear_source(peer)
+                    continue
+                verdicts[question] = self._source_is_valid(endpoint, fwmark)
             if not verdicts[question]:
-                self._dataplane.clear_source(peer)
+                moved.add(peer)
+        self._device.network_changed(moved, self._clock.now())
+        self._rearm()
+
+    def woke_up(self) -> None:
+        """The system was suspended, or its clock was set: look at everything now.
+
+        The loop's timer may be late: its clock stands still while the system is suspended.
+        """
+        suspended_ns = self._time_suspended()
+        asleep_ns = max(suspended_ns - self._suspended_ns, 0)
+        self._suspended_ns = suspended_ns
+        logger.info("event=woke_up asleep_seconds=%d", asleep_ns // SECOND_NS)
+        self._device.woke_up(self._clock.now(), asleep_ns)
+        self._timer_ns = None
+        self._rearm()
+
+    def _time_suspended(self) -> int:
+        """Return how long this system was suspended since it was started, give or take."""
+        return self._clock.boot_ns() - int(self._loop.time() * SECOND_NS)
+
+    def _resolved(self, public_key: bytes, host: str, port: int, found: Sequence[Endpoint]) -> None:
+        self._device.resolved(public_key, host, port, found, self._clock.now())
+        self._rearm()
 
     # -- the loop ----------------------------------------------------------------------------------
 
@@ -268,9 +366,9 @@ class Tunnel:
     def _rearm(self) -> None:
         """Make the loop wake us at the device's next deadline, and only then."""
         deadline_ns = self._device.next_deadline()
-        if deadline_ns == self._timer_ns:
-            return
         if self._timer is not None:
+            if deadline_ns == self._timer_ns:
+                return
             self._timer.cancel()
             self._timer = None
         self._timer_ns = deadline_ns

@@ -228,6 +228,10 @@ def test_what_the_kernel_does_not_know_is_left_out(
     monkeypatch.undo()
     assert asked[-1] == left
     assert tun.needs_native == (left != 0)
+    assert ("tun_tso" in tun.segmentation, "tun_uso" in tun.segmentation) == (
+        bool(left & TSO4),
+        bool(left & USO4),
+    )
     assert netns.has_tcp_segmentation(tun.name) == bool(left & TSO4)
     tun.close()
 

@@ -84,9 +84,13 @@ class Tunnel:
         without_ipv6: bool = False,
         outer_mtu: int = 1500,
         left_knows_right: bool = True,
+        namespaces: tuple[Namespace, Namespace] | None = None,
     ) -> "Tunnel":
-        """Make two joined namespaces with a daemon each, configured, addressed and up."""
-        namespaces = bed.namespace(), bed.namespace()
+        """Make two joined namespaces with a daemon each, configured, addressed and up.
+
+        `namespaces` are used instead of new ones; they are not joined yet.
+        """
+        namespaces = namespaces or (bed.namespace(), bed.namespace())
         if without_ipv6:
             for namespace in namespaces:
                 for scope in ("all", "default", "lo"):

@@ -6,10 +6,11 @@
 Time moves only in `Simulation.run`, from one deadline to the next.
 """
 
+import base64
 import ipaddress
 import random
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from wgd.addresses import Endpoint, Prefix
@@ -18,8 +19,10 @@ from wgd.configuration import AllowedIpChange, DeviceChange, PeerChange, PeerSta
 from wgd.dataplane.interface import OffloadOff, TunClosed
 from wgd.dataplane.portable import PortableDataPlane
 from wgd.device import Device
+from wgd.diagnosis import Failure, FailureReason
 from wgd.net.memory import MemoryNetwork, Transit
 from wgd.noise.primitives import PrivateKey
+from wgd.status import PeerStatus
 from wgd.tun.memory import MemoryTun
 
 SECOND = 1_000_000_000
@@ -56,15 +59,41 @@ class Host:
         self.host = simulation.network.host(name, address)
         self.sockets = [self.host.bind(is_ipv6=":" in address, port=PORT)]
         self.dataplane = PortableDataPlane(self.tun, simulation.clock)
-        self.device = Device(self.dataplane, simulation.random.randbytes)
+        self.home = Endpoint(address, PORT)
+        """Where it is unless a test moves it."""
+        self.device = Device(
+            self.dataplane,
+            simulation.random.randbytes,
+            look_up=self._look_up,
+            on_broken_sockets=lambda: self.broken_sockets.append(simulation.now_ns),
+        )
+        self.broken_sockets: list[int] = []
+        """When the device said so."""
+        self.names: dict[str, Sequence[Endpoint]] = {}
+        """What a name stands for; lookups of any other find nothing."""
+        self.lookups: list[tuple[int, str]] = []
+        """When which name was looked up."""
+        self._unanswered_lookups: list[tuple[bytes, str, int]] = []
         self.received: list[bytes] = []
         self.dataplane.attach_sockets(self.sockets)
         self.configure(private_key=self.private_key)
         self.device.set_link_up(True, simulation.clock.now())
 
+    def _look_up(self, public_key: bytes, host: str, port: int) -> None:
+        self.lookups.append((self.simulation.now_ns, host))
+        self._unanswered_lookups.append((public_key, host, port))
+
+    def add_ipv6(self, address: str) -> Endpoint:
+        """Give the host an IPv6 address, too."""
+        self.host.addresses = (*self.host.addresses, address)
+        self.sockets.append(self.host.bind(is_ipv6=True, port=PORT))
+        self.dataplane.attach_sockets(self.sockets)
+        return Endpoint(address, PORT)
+
     @property
     def endpoint(self) -> Endpoint:
-        return Endpoint(self.host.addresses[0], PORT)
+        addresses = self.host.addresses or (self.home.host,)
+        return Endpoint(addresses[0], PORT)
 
     def configure(self, **change: Any) -> None:
         self.device.configure(DeviceChange(**change), self.simulation.clock.now())
@@ -92,6 +121,18 @@ class Host:
         (state,) = [p for p in self.device.state().peers if p.public_key == other.public_key]
         return state
 
+    def status(self, other: "Host") -> PeerStatus:
+        key = base64.b64encode(other.public_key).decode()
+        status = self.device.status(self.simulation.clock.now())
+        (shown,) = [peer for peer in status.peers if peer.public_key == key]
+        return shown
+
+    def failure(self, reason: FailureReason, other: "Host | None" = None) -> Failure | None:
+        """Return what is known of one reason: of a peer, or of nobody."""
+        shown = self.device.status(self.simulation.clock.now()) if other is None else None
+        failures = self.status(other).failures if other else shown.failures if shown else ()
+        return next((failure for failure in failures if failure.reason is reason), None)
+
     def step(self) -> bool:
         """Run one wake-up of everything; return whether anything happened."""
         before = self.simulation.activity
@@ -99,6 +140,9 @@ class Host:
         for sock in self.sockets:
             self.dataplane.receive_from_socket(sock)
         now = self.simulation.clock.now()
+        lookups, self._unanswered_lookups = self._unanswered_lookups, []
+        for public_key, name, port in lookups:
+            self.device.resolved(public_key, name, port, self.names.get(name, ()), now)
         events = self.dataplane.drain_events()
         for event in events:
             assert not isinstance(event, TunClosed | OffloadOff)
@@ -108,7 +152,7 @@ class Host:
             self.device.receive_handshake(message, queued, now)
         packets = self.tun.take()
         self.received += packets
-        return bool(events or messages or packets) or self.simulation.activity != before
+        return bool(lookups or events or messages or packets) or self.simulation.activity != before
 
 
 class Simulation:

@@ -115,6 +115,7 @@ def test_failing_sends_reach_the_network_watcher(monkeypatch: pytest.MonkeyPatch
         loop,
         on_routes_change=lambda: None,
         on_network_change=lambda: changes.append("changed"),
+        on_wake=lambda: None,
     )
     loop.close()
     assert isinstance(watcher, FakeWatcher)

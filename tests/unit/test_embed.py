@@ -1,6 +1,7 @@
 """Tunnels inside another program: start, configure, stop; several at once; UAPI or none."""
 
 import asyncio
+import dataclasses
 import logging
 import os
 import re
@@ -148,6 +149,11 @@ def test_with_a_socket_it_is_seen_from_outside(tmp_path: Path) -> None:
             assert (tmp_path / "Office.name").read_text() == "utun7\n"
             client = AsyncClient(directory=tmp_path)
             assert (await client.device("utun7")).public_key == key
+            status = await client.status("utun7")
+            assert (status.interface, status.pid) == ("utun7", os.getpid())
+            assert status.dataplane == "portable" and status.is_listening and status.mtu == 1420
+            ours = tunnel.status()
+            assert status == dataclasses.replace(ours, now_ns=status.now_ns)
             await client.configure("utun7", DeviceChange(fwmark=0, listen_port=0))
             await tunnel.stop()
             assert names(tmp_path) == []

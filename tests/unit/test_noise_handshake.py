@@ -90,7 +90,40 @@ class Pair:
         assert self.alice.state is self.bob.state is HandshakeState.NONE
 
 
+class Notes:
+    """A key log that remembers."""
+
+    def __init__(self) -> None:
+        self.notes: list[dict[str, bytes]] = []
+
+    def note(self, **keys: bytes) -> None:
+        self.notes.append(keys)
+
+
 # -- what should happen ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("psk", [bytes(32), bytes(range(32))])
+def test_a_key_log_is_told_the_keys_behind_each_message_that_is_made(psk: bytes) -> None:
+    pair = Pair(psk)
+    notes = Notes()
+    alice, bob = pair.alice_identity, pair.bob_identity
+    pair.alice = Handshake(alice, bob.public_key, psk, notes)
+    pair.bob = Handshake(bob, alice.public_key, psk, notes)
+    initiation = pair.initiation()
+    pair.to_bob(initiation)
+    response = pair.response()
+    pair.to_alice(response)
+    pair.finish()
+    sent = Initiation.parse(initiation).ephemeral, Response.parse(response).ephemeral
+    assert len(notes.notes) == 2
+    for note, own, other, ephemeral in zip(
+        notes.notes, (alice, bob), (bob, alice), sent, strict=True
+    ):
+        assert PrivateKey(note["local_static"]).public_key == own.public_key
+        assert note["remote_static"] == other.public_key
+        assert PrivateKey(note["local_ephemeral"]).public_key == ephemeral
+        assert note["preshared_key"] == psk
 
 
 @pytest.mark.parametrize("psk", [bytes(32), bytes(range(32))])

@@ -11,7 +11,7 @@ from wgd.dataplane.interface import HandshakeMessage
 NO_KEY = bytes(32)
 OPERATIONS = ["send"] * 6 + ["run"] * 8
 OPERATIONS += ["keepalive", "link", "key", "remove", "preshared", "endpoint", "loss", "port"]
-OPERATIONS += ["load", "clock"]
+OPERATIONS += ["load", "clock", "name", "network", "sleep", "address"]
 
 
 class Chaos:
@@ -52,7 +52,7 @@ class Chaos:
                 key = self.random.choice((NO_KEY, b"\x05" * 32))
                 host.change_peer(other, preshared_key=key, update_only=True)
             case "endpoint":
-                host.change_peer(other, endpoint=other.endpoint, update_only=True)
+                host.change_peer(other, endpoint=other.home, update_only=True)
             case "loss":
                 self.lose(self.random.choice((0, 0, 0.3, 1)), self.random.choice((0, 5, 300)))
             case "port":
@@ -63,6 +63,21 @@ class Chaos:
                 host.device.receive_handshake(nonsense, 128, now)
             case "clock":
                 self.simulation.clock.step_wall_clock(self.random.randrange(-5, 6) * SECOND)
+            case "name":
+                nowhere = Endpoint("198.51.100.99", other.endpoint.port)
+                answers: list[list[Endpoint]] = [[], [other.home], [nowhere], [nowhere, other.home]]
+                host.names["other.example"] = self.random.choice(answers)
+                host.change_peer(other, endpoint_host="other.example:51820", update_only=True)
+            case "network":
+                peers = host.device.peer_ids()
+                host.device.network_changed(self.random.choice(((), peers)), now)
+            case "sleep":
+                asleep_ns = int(self.random.uniform(0, 1000) * SECOND)
+                self.simulation.clock.advance(asleep_ns)
+                host.device.woke_up(self.simulation.clock.now(), asleep_ns)
+            case "address":
+                home, away = host.home.host, f"203.0.113.{host.tunnel_ip[-1]}"
+                host.host.addresses = self.random.choice(((), (home,), (away,)))
 
     def lose(self, share: float, delay_ms: int) -> None:
         def fate(_sent: Sent) -> tuple[int, ...]:
@@ -73,6 +88,8 @@ class Chaos:
         self.simulation.fate = fate
 
     def heal(self) -> None:
+        for host in (self.alice, self.bob):
+            host.host.addresses = (host.home.host,)
         for host, other in ((self.alice, self.bob), (self.bob, self.alice)):
             if not self.has_key[host]:
                 host.configure(private_key=host.private_key)

@@ -753,8 +753,8 @@ def test_under_load_a_source_with_a_cookie_gets_its_burst_and_no_more() -> None:
     datagrams = []
     for _ in range(30):
         simulation.clock.advance(20 * MILLISECOND)
-        peer._last_handshake_sent_ns = None
-        peer._initiate(simulation.clock.now())
+        peer.initiator._last_sent_ns = None
+        peer.initiator._initiate(simulation.clock.now())
         datagrams.append(simulation.sent(INITIATION)[-1].transit.datagram)
     simulation.clock.advance(SECOND)
     under_load(bob, simulation)

@@ -78,6 +78,7 @@ class LinkWatcher:
         self._socket, self._port_id = _listen()
         self._sequence = 0
         self._attempts = 0
+        self._hears_everywhere = False
         self._namespace_id: int | None = None  # None is our own
         self._index: int | None = None  # None until the state has been answered
         self._up: bool | None = None
@@ -92,6 +93,7 @@ class LinkWatcher:
             self._socket.close()
 
     def _begin(self) -> None:
+        self._hears_everywhere = False
         self._loop.add_reader(self._socket.fileno(), self._readable)
         self._locate()
 
@@ -130,8 +132,14 @@ class LinkWatcher:
             os.close(namespace)
 
     def _listen_everywhere(self, enable: bool) -> None:
-        """Hear other namespaces only while needed: on a container host they have much to say."""
-        self._socket.setsockopt(netlink.SOL_NETLINK, netlink.NETLINK_LISTEN_ALL_NSID, int(enable))
+        """Hear other namespaces only while needed: on a container host they have much to say.
+
+        Even to say again that it is not needed takes CAP_NET_BROADCAST.
+        """
+        if enable != self._hears_everywhere:
+            option = netlink.NETLINK_LISTEN_ALL_NSID
+            self._socket.setsockopt(netlink.SOL_NETLINK, option, int(enable))
+            self._hears_everywhere = enable
 
     def _lost(self, error: int | None) -> None:
         """Report a deleted interface; look again for one that has just moved; else give up."""

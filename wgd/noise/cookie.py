@@ -14,6 +14,7 @@ from typing import Final
 
 from wgd.addresses import Endpoint
 from wgd.constants import COOKIE_LATENCY_MARGIN_NS, COOKIE_SECRET_LIFETIME_NS
+from wgd.diagnosis import FailureReason
 from wgd.errors import HandshakeError
 from wgd.noise.messages import MACS_SIZE, CookieReply, Datagram
 from wgd.noise.primitives import (
@@ -120,10 +121,13 @@ class CookieGenerator:
         one taken, "decryption failed" if it is not about our last message or is forged.
         """
         if self._last_mac1 is None:
-            raise HandshakeError("unexpected cookie reply")
-        cookie = extended_unseal(
-            self._cookie_key, reply.nonce, reply.encrypted_cookie, self._last_mac1
-        )
+            raise HandshakeError("unexpected cookie reply", FailureReason.COOKIE_NOT_AUTHENTIC)
+        try:
+            cookie = extended_unseal(
+                self._cookie_key, reply.nonce, reply.encrypted_cookie, self._last_mac1
+            )
+        except HandshakeError as error:
+            raise HandshakeError(str(error), FailureReason.COOKIE_NOT_AUTHENTIC) from None
         self._cookie = cookie
         self._cookie_born_ns = now_ns
         self._last_mac1 = None

@@ -13,12 +13,15 @@ step that is over are dropped with that value; Python cannot promise to erase th
 An initiation is accepted in any state, so of two crossing ones the last to arrive wins.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
-from typing import Final
+from typing import Final, Protocol
 
 from wgd.clock import Instant
 from wgd.constants import INITIATION_INTERVAL_MIN_NS, KEY_SIZE
+from wgd.diagnosis import FailureReason
 from wgd.errors import HandshakeError
 from wgd.noise import tai64n
 from wgd.noise.keypair import Keypair
@@ -39,6 +42,22 @@ _IDENTIFIER: Final = b"WireGuard v1 zx2c4 Jason@zx2c4.com"
 _INITIAL_CHAINING_KEY: Final = blake2s(_CONSTRUCTION)
 _INITIAL_HASH: Final = blake2s(_INITIAL_CHAINING_KEY + _IDENTIFIER)
 _NO_PRESHARED_KEY: Final = bytes(KEY_SIZE)
+
+
+class KeyLog(Protocol):
+    """Who is told the keys of every handshake, so that what is captured can be read."""
+
+    def note(
+        self,
+        *,
+        local_static: bytes,
+        remote_static: bytes,
+        local_ephemeral: bytes,
+        preshared_key: bytes,
+    ) -> None:
+        """Take our static and ephemeral private keys, the peer's public one and the preshared one
+        (32 raw bytes each, zeros for no preshared key). Never raises.
+        """
 
 
 class HandshakeState(Enum):
@@ -120,14 +139,24 @@ class IdentifiedInitiation:
     transcript: _Transcript = field(repr=False)
 
 
+@contextmanager
+def _refused_as(reason: FailureReason) -> Iterator[None]:
+    """Give this reason to what the primitives refuse within."""
+    try:
+        yield
+    except HandshakeError as error:
+        raise HandshakeError(str(error), reason) from None
+
+
 def identify_initiator(identity: StaticIdentity, initiation: Initiation) -> IdentifiedInitiation:
     """Decrypt who sent an initiation to us (paper, section 5.4.2, up to msg.static).
 
-    Raises HandshakeError: "low-order public key", "decryption failed".
+    Raises HandshakeError: "low-order public key", "decryption failed"; whose it is nobody knows.
     """
     transcript = identity.transcript.ephemeral(initiation.ephemeral)
-    shared = identity.private_key.dh(initiation.ephemeral)
-    transcript, initiator = transcript.unseal(shared, initiation.encrypted_static)
+    with _refused_as(FailureReason.MALFORMED_MESSAGE):
+        shared = identity.private_key.dh(initiation.ephemeral)
+        transcript, initiator = transcript.unseal(shared, initiation.encrypted_static)
     return IdentifiedInitiation(initiator, initiation, transcript)
 
 
@@ -161,10 +190,12 @@ class Handshake:
 
     `identity` is ours, None while no private key is set; `remote_static` is the peer's public key
     and `preshared_key` 32 bytes, zeros for none: both sides read it when the response is made.
+    `key_log` is told the keys of every message that is made.
     """
 
     __slots__ = (
         "_identity",
+        "_key_log",
         "_last_initiation_consumed_ns",
         "_last_timestamp_sent_ns",
         "_latest_timestamp",
@@ -179,10 +210,12 @@ class Handshake:
         identity: StaticIdentity | None,
         remote_static: bytes,
         preshared_key: bytes = _NO_PRESHARED_KEY,
+        key_log: KeyLog | None = None,
     ) -> None:
         self.remote_static = remote_static
         self.preshared_key = preshared_key
         self._identity = identity
+        self._key_log = key_log
         self._static_static: bytes | None = None
         self._progress: _Progress | None = None
         # These three outlive a handshake: they are what makes a replay recognisable.
@@ -260,6 +293,7 @@ class Handshake:
 
         self._last_timestamp_sent_ns = timestamp_ns
         self._progress = _InitiationCreated(local_index, ephemeral, transcript)
+        self._log_keys(ephemeral)
         return message
 
     def consume_response(self, response: Response) -> None:
@@ -273,14 +307,15 @@ class Handshake:
             not isinstance(created, _InitiationCreated)
             or response.receiver_index != created.local_index
         ):
-            raise HandshakeError("no matching initiation")
+            raise HandshakeError("no matching initiation", FailureReason.UNKNOWN_INDEX)
         identity = self._own_identity()
 
         transcript = created.transcript.ephemeral(response.ephemeral)
-        transcript = transcript.secret(created.ephemeral.dh(response.ephemeral))
-        transcript = transcript.secret(identity.private_key.dh(response.ephemeral))
-        transcript, key = transcript.preshared(self.preshared_key)
-        unseal(key, 0, response.encrypted_nothing, transcript.hash_)
+        with _refused_as(FailureReason.RESPONSE_NOT_AUTHENTIC):
+            transcript = transcript.secret(created.ephemeral.dh(response.ephemeral))
+            transcript = transcript.secret(identity.private_key.dh(response.ephemeral))
+            transcript, key = transcript.preshared(self.preshared_key)
+            unseal(key, 0, response.encrypted_nothing, transcript.hash_)
 
         self._progress = _Finished(
             True, created.local_index, response.sender_index, transcript.chaining_key
@@ -294,14 +329,16 @@ class Handshake:
         `now_ns` is boot time. Raises HandshakeError: "no private key", "low-order public key",
         "decryption failed", "replayed timestamp", "initiation flood".
         """
-        transcript, timestamp = identified.transcript.unseal(
-            self._static_static_secret(), identified.initiation.encrypted_timestamp
-        )
+        shared = self._static_static_secret()
+        with _refused_as(FailureReason.INITIATION_NOT_AUTHENTIC):
+            transcript, timestamp = identified.transcript.unseal(
+                shared, identified.initiation.encrypted_timestamp
+            )
         if timestamp <= self._latest_timestamp:
-            raise HandshakeError("replayed timestamp")
+            raise HandshakeError("replayed timestamp", FailureReason.REPLAYED_TIMESTAMP)
         last_ns = self._last_initiation_consumed_ns
         if last_ns is not None and now_ns - last_ns < INITIATION_INTERVAL_MIN_NS:
-            raise HandshakeError("initiation flood")
+            raise HandshakeError("initiation flood", FailureReason.INITIATION_FLOOD)
 
         self._latest_timestamp = timestamp
         self._last_initiation_consumed_ns = now_ns
@@ -333,6 +370,7 @@ class Handshake:
         self._progress = _Finished(
             False, local_index, consumed.remote_index, transcript.chaining_key
         )
+        self._log_keys(ephemeral)
         return message
 
     # -- both -------------------------------------------------------------------------------------
@@ -356,9 +394,18 @@ class Handshake:
             created_ns=now_ns,
         )
 
+    def _log_keys(self, ephemeral: PrivateKey) -> None:
+        if self._key_log is not None:
+            self._key_log.note(
+                local_static=self._own_identity().private_key.to_bytes(),
+                remote_static=self.remote_static,
+                local_ephemeral=ephemeral.to_bytes(),
+                preshared_key=self.preshared_key,
+            )
+
     def _own_identity(self) -> StaticIdentity:
         if self._identity is None:
-            raise HandshakeError("no private key")
+            raise HandshakeError("no private key", FailureReason.NO_PRIVATE_KEY)
         return self._identity
 
     def _static_static_secret(self) -> bytes:

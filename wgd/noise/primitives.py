@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from wgd.constants import KEY_SIZE
+from wgd.diagnosis import FailureReason
 from wgd.errors import HandshakeError
 
 Random = Callable[[int], bytes]
@@ -60,7 +61,11 @@ class PrivateKey:
         try:
             return self._key.exchange(remote)
         except ValueError:
-            raise HandshakeError("low-order public key") from None
+            raise HandshakeError("low-order public key", FailureReason.WEAK_KEY) from None
+
+    def to_bytes(self) -> bytes:
+        """Return the private key itself, 32 bytes: a secret."""
+        return self._key.private_bytes_raw()
 
     def __repr__(self) -> str:
         return "PrivateKey(...)"

@@ -96,6 +96,8 @@ class LinuxTun:
         self.queue_fds = tuple(queue_fds)
         self._fd = self.queue_fds[0]
         self._has_offloads = False
+        self.segmentation: tuple[str, ...] = ()
+        """What the kernel leaves to us to cut: of "tun_tso" (TCP) and "tun_uso" (UDP)."""
         self._set_headers(has_packet_information=False, virtio_header_size=0)
 
     def _set_headers(self, *, has_packet_information: bool, virtio_header_size: int) -> None:
@@ -145,22 +147,24 @@ class LinuxTun:
         Offloads are switched off, or with `offload` on if it has virtio-net headers. Owns `fd` from
         now on, also when it fails. Raises WgdError when it is not the descriptor of a TUN device.
         """
+        return cls._adopt((fd,), offload=offload, is_restored=False)
+
+    @classmethod
+    def restore(cls, fds: Sequence[int], *, offload: bool = False) -> "LinuxTun":
+        """Take over the TUN device that a wgd before us had open as `fds`, one a queue, as it is.
+
+        Its MTU and the length of its queue stay. Otherwise as `from_fd`.
+        """
+        return cls._adopt(fds, offload=offload, is_restored=True)
+
+    @classmethod
+    def _adopt(cls, fds: Sequence[int], *, offload: bool, is_restored: bool) -> "LinuxTun":
         try:
-            name, flags = _get_interface(fd)
-        except OSError as error:
-            _close_quietly(fd)
-            if error.errno == errno.EBADFD:
-                raise WgdError(
-                    f"descriptor {fd} has no TUN interface: call TUNSETIFF on it first"
-                ) from error
-            raise WgdError(
-                f"descriptor {fd} is not a TUN device ({error.strerror}): "
-                "open /dev/net/tun and pass that"
-            ) from error
-        if not flags & IFF_TUN:
-            _close_quietly(fd)
-            raise WgdError(f"interface {name!r} of descriptor {fd} is a TAP device: pass a TUN")
-        tun = cls((fd,), name)
+            name, flags = _check_queues(fds)
+        except WgdError:
+            _close_quietly(*fds)
+            raise
+        tun = cls(fds, name)
         try:
             # TUNGETIFF cannot tell: its IFF_NO_PI bit doubles as IFF_NOFILTER, which is always set.
             has_information = tun._where_it_is(lambda: has_packet_information(tun.current_name()))
@@ -171,11 +175,17 @@ class LinuxTun:
             has_virtio_header=bool(flags & IFF_VNET_HDR),
             offload=offload,
             has_packet_information=has_information,
+            is_restored=is_restored,
         )
         return tun
 
     def _prepare(
-        self, *, has_virtio_header: bool, offload: bool, has_packet_information: bool = False
+        self,
+        *,
+        has_virtio_header: bool,
+        offload: bool,
+        has_packet_information: bool = False,
+        is_restored: bool = False,
     ) -> None:
         """Do what both kinds of birth need; closes the device and raises WgdError when it fails."""
         try:
@@ -188,9 +198,16 @@ class LinuxTun:
             )
             # Off also where they were never on: who had a persistent device before may have.
             wanted = _OFFLOADS if offload and has_virtio_header else (0,)
-            self._has_offloads = _switch_offloads(self._fd, wanted) != 0
-            self.set_mtu(DEFAULT_MTU)
-            self.set_tx_queue_length(TX_QUEUE_LENGTH)
+            offloads = _switch_offloads(self._fd, wanted)
+            self._has_offloads = offloads != 0
+            self.segmentation = tuple(
+                name
+                for name, flag in (("tun_tso", TUN_F_TSO4), ("tun_uso", TUN_F_USO4))
+                if offloads & flag
+            )
+            if not is_restored:
+                self.set_mtu(DEFAULT_MTU)
+                self.set_tx_queue_length(TX_QUEUE_LENGTH)
         except OSError as error:
             self.close()
             raise WgdError(
@@ -342,6 +359,41 @@ def _explain_create(name: str, queues: int, error: OSError) -> str:
         case _:
             cure = error.strerror or str(error)
     return f"cannot create TUN interface {name!r}: {cure}"
+
+
+def _check_queues(fds: Sequence[int]) -> tuple[str, int]:
+    """Return name and IFF_ flags of the one TUN interface behind descriptors. Raises WgdError."""
+    found = {_examine(fd) for fd in fds}
+    if len(found) != 1:
+        names = ", ".join(sorted(name for name, _ in found))
+        raise WgdError(f"descriptors {list(fds)} are of several interfaces: {names}")
+    return found.pop()
+
+
+def _examine(fd: int) -> tuple[str, int]:
+    try:
+        name, flags = _get_interface(fd)
+    except OSError as error:
+        if error.errno == errno.EBADFD:
+            raise WgdError(
+                f"descriptor {fd} has no TUN interface: call TUNSETIFF on it first"
+            ) from error
+        raise WgdError(
+            f"descriptor {fd} is not a TUN device ({error.strerror}): "
+            "open /dev/net/tun and pass that"
+        ) from error
+    if not flags & IFF_TUN:
+        raise WgdError(f"interface {name!r} of descriptor {fd} is a TAP device: pass a TUN")
+    return name, flags
+
+
+def is_deleted(fd: int) -> bool:
+    """Whether `fd` is of a TUN device whose interface was deleted."""
+    try:
+        _get_interface(fd)
+    except OSError as error:
+        return error.errno == errno.EBADFD
+    return False
 
 
 def _get_interface(fd: int) -> tuple[str, int]:

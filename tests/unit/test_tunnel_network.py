@@ -1,10 +1,11 @@
-"""Proves that a tunnel whose sockets have died lives on with new ones: same port, same session."""
+"""What a tunnel does when the network under it changes: same port, same session, nobody lost."""
 
 import asyncio
 import errno
 import logging
 import os
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,8 @@ class End:
         self.opened: list[tuple[int, MemorySocket]] = []
         """What port was asked for, and what was opened."""
         self.refusals: list[int] = []
+        self.source_is_valid = True
+        self.names: dict[str, str] = {}
         clock = SystemClock()
         self.dataplane = PortableDataPlane(self.tun, clock)
         self.dataplane.start(loop)
@@ -45,8 +48,9 @@ class End:
             self.dataplane,
             clock=clock,
             open_sockets=self.open_sockets,
-            source_is_valid=lambda _endpoint, _fwmark: True,
+            source_is_valid=lambda _endpoint, _fwmark: self.source_is_valid,
             on_gone=pytest.fail,
+            getaddrinfo=self.getaddrinfo,
         )
 
     def open_sockets(self, port: int, _fwmark: int) -> tuple[list[MemorySocket], int]:
@@ -56,6 +60,9 @@ class End:
         opened = self.host.bind(port=port)
         self.opened.append((port, opened))
         return [opened], opened.port
+
+    def getaddrinfo(self, host: str, _port: None, **_options: object) -> list[tuple[Any, ...]]:
+        return [(0, 0, 0, "", (self.names[host], 0))]
 
     @property
     def socket(self) -> MemorySocket:
@@ -189,7 +196,8 @@ def test_a_refused_rebind_is_logged_and_the_next_one_saves_the_session(
     with caplog.at_level(logging.ERROR):
         laptop.tunnel.rebind()
     assert caplog.messages == [
-        f"event=rebind_failed port={port} reason={os.strerror(errno.EADDRINUSE)}"
+        f"event=rebind_failed port={port} again_after_seconds=1 "
+        f"reason={os.strerror(errno.EADDRINUSE)}"
     ]
     assert laptop.host.sockets == {}
     laptop.tunnel.rebind()
@@ -207,3 +215,148 @@ def test_a_port_that_could_not_be_had_at_first_is_had_after_a_change_of_network(
     assert pair.laptop.opened == []
     pair.laptop.tunnel.rebind()
     assert pair.to_server(b"at last") == b"at last"
+
+
+class Timers:
+    """The loop's timers, as they are asked for; none is due before a test says so."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._loop = loop
+        self._asked: list[tuple[float, Callable[[], None], asyncio.TimerHandle]] = []
+        monkeypatch.setattr(loop, "call_later", self._call_later)
+
+    def _call_later(self, delay: float, callback: Callable[[], None]) -> asyncio.TimerHandle:
+        handle = self._loop.call_at(self._loop.time() + 3600, callback)
+        self._asked.append((delay, callback, handle))
+        return handle
+
+    def pauses(self, tunnel: Tunnel) -> list[float]:
+        """Return how long the tunnel waits to bind again."""
+        return [
+            delay
+            for delay, callback, handle in self._asked
+            if callback == tunnel.rebind and not handle.cancelled()
+        ]
+
+    def fire(self, tunnel: Tunnel) -> float:
+        """Let the tunnel bind again; return how long it would have waited."""
+        (found,) = [
+            each for each in self._asked if each[1] == tunnel.rebind and not each[2].cancelled()
+        ]
+        self._asked.remove(found)
+        found[2].cancel()
+        found[1]()
+        return found[0]
+
+
+def test_a_refused_rebind_is_tried_again_with_growing_pauses(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    laptop, server = pair.laptop, pair.server
+    server.tunnel.link_changed(True)
+    laptop.tunnel.link_changed(True)
+    assert pair.to_server(b"before") == b"before"
+    handshake_ns = laptop.tunnel.get().peers[0].last_handshake_ns
+    with monkeypatch.context() as patch:
+        timers = Timers(pair.loop, patch)
+        laptop.refusals.extend([errno.EADDRINUSE] * 9)
+        laptop.tunnel.rebind()
+        waited = [timers.fire(laptop.tunnel) for _ in range(9)]
+        assert waited == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+        assert timers.pauses(laptop.tunnel) == [], "it has worked"
+    assert pair.to_server(b"after") == b"after"
+    assert laptop.tunnel.get().peers[0].last_handshake_ns == handshake_ns
+
+    with monkeypatch.context() as patch:
+        timers = Timers(pair.loop, patch)
+        laptop.refusals.append(errno.EADDRINUSE)
+        laptop.tunnel.rebind()
+        assert timers.pauses(laptop.tunnel) == [1], "it begins anew"
+        laptop.tunnel.close()
+        assert timers.pauses(laptop.tunnel) == []
+
+
+def test_sockets_that_never_send_are_replaced(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    laptop, server = pair.laptop, pair.server
+    server.tunnel.link_changed(True)
+    laptop.tunnel.link_changed(True)
+    with monkeypatch.context() as patch:
+        timers = Timers(pair.loop, patch)
+        laptop.tunnel._suspect_sockets()
+        laptop.tunnel._suspect_sockets()
+        assert timers.fire(laptop.tunnel) == 0
+    assert len(laptop.opened) == 2
+    assert pair.to_server(b"hello") == b"hello"
+
+
+def test_after_a_sleep_the_tunnel_speaks_at_once_from_where_it_is(pair: Pair) -> None:
+    laptop, server = pair.laptop, pair.server
+    server.tunnel.link_changed(True)
+    laptop.tunnel.link_changed(True)
+    assert pair.to_server(b"before") == b"before"
+    laptop.host.addresses = ("198.51.100.1",)
+    laptop.tunnel.woke_up()
+
+    def new_address_is_known() -> bool:
+        endpoint = server.tunnel.get().peers[0].endpoint
+        return endpoint is not None and endpoint.host == "198.51.100.1"
+
+    pair.until(new_address_is_known)
+
+
+def test_after_a_sleep_the_timer_is_set_anew(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loop's clock stood still: a timer that was set before would be late."""
+    laptop = pair.laptop
+    laptop.tunnel.link_changed(True)
+    laptop.tun.inject(packet("10.0.0.1", "10.0.0.9", b"nobody answers"))
+    pair.until(lambda: laptop.tunnel._timer is not None)
+    before = laptop.tunnel._timer
+    assert before is not None
+    laptop.tunnel.woke_up()
+    assert before.cancelled()
+    assert laptop.tunnel._timer is not None and not laptop.tunnel._timer.cancelled()
+
+
+def test_a_route_that_has_changed_is_told_to_the_peer_that_uses_it(pair: Pair) -> None:
+    laptop, server = pair.laptop, pair.server
+    server.tunnel.link_changed(True)
+    laptop.tunnel.link_changed(True)
+    assert pair.to_server(b"before") == b"before"
+    sent: list[object] = []
+
+    def fate(transit: object) -> tuple[int, ...]:
+        sent.append(transit)
+        return (0,)
+
+    pair.network.fate = fate
+    laptop.tunnel.routes_changed()
+    assert sent == [], "the source is still right"
+    laptop.host.addresses = ("198.51.100.1",)
+    laptop.source_is_valid = False
+    laptop.tunnel.routes_changed()
+
+    def new_address_is_known() -> bool:
+        endpoint = server.tunnel.get().peers[0].endpoint
+        return endpoint is not None and endpoint.host == "198.51.100.1"
+
+    pair.until(new_address_is_known)
+    assert len(sent) == 1
+
+
+def test_the_name_of_an_endpoint_is_found_by_the_tunnel(pair: Pair) -> None:
+    laptop, server = pair.laptop, pair.server
+    laptop.names["server.example"] = "192.0.2.9"
+    server.tunnel.link_changed(True)
+    laptop.tunnel.link_changed(True)
+    prefix = Prefix.of(bytes([10, 0, 0, 9]), 32)
+    peers = (
+        PeerChange(server.public_key, remove=True),
+        PeerChange(
+            server.public_key,
+            endpoint_host="server.example:51820",
+            allowed_ips=(AllowedIpChange(prefix),),
+        ),
+    )
+    laptop.tunnel.set(DeviceChange(peers=peers))
+    assert laptop.tunnel.status().peers[0].configured_endpoint == "server.example:51820"
+    assert pair.to_server(b"by name") == b"by name"

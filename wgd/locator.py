@@ -1,0 +1,203 @@
+"""Finds one peer, sans-IO: sends to where it may be, and has its name looked up when it is missed.
+
+`Endpoints` knows the places, the data plane which one is used; this is what moves from one to the
+next. Whatever is received from the peer, authenticated, wins over all of it.
+"""
+
+import errno
+import logging
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from wgd.addresses import Endpoint
+from wgd.clock import Instant
+from wgd.dataplane.interface import DataPlane, PeerId
+from wgd.diagnosis import FailureLog, FailureReason
+from wgd.endpoints import Endpoints
+
+logger = logging.getLogger(__name__)
+
+LookUp = Callable[[bytes, str, int], None]
+"""Given a peer's public key, a host and a port: begins to look it up.
+
+The answer, also that there is none, comes through `Device.resolved`, later.
+"""
+
+_NO_WAY: Final = frozenset(
+    {
+        *(errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ENETDOWN, errno.EADDRNOTAVAIL),
+        *(errno.EAFNOSUPPORT, errno.EACCES, errno.EPERM),
+    }
+)
+"""What the system says when it has no way to an endpoint; it may have one to another."""
+
+
+_BROKEN: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENETDOWN})
+"""What it says of a socket that has not survived a change of network."""
+
+BROKEN_SENDS: Final = 3
+"""This many handshake messages in a row tell such a socket from a network that is just away."""
+
+
+class Locator:
+    """Where one peer is looked for. The repr of `owner` is what the log calls it."""
+
+    __slots__ = (
+        "_broken_sends",
+        "_dataplane",
+        "_failures",
+        "_look_up",
+        "_owner",
+        "_peer",
+        "_places",
+        "_public_key",
+    )
+
+    def __init__(
+        self,
+        peer: PeerId,
+        public_key: bytes,
+        owner: object,
+        *,
+        dataplane: DataPlane,
+        failures: FailureLog,
+        look_up: LookUp,
+    ) -> None:
+        self._peer = peer
+        self._public_key = public_key
+        self._owner = owner
+        self._dataplane = dataplane
+        self._failures = failures
+        self._look_up = look_up
+        self._places = Endpoints()
+        self._broken_sends = 0
+
+    def __str__(self) -> str:
+        """Return what was configured: `host:port`, the host perhaps a name; "" for nothing."""
+        return str(self._places)
+
+    @property
+    def endpoint(self) -> Endpoint | None:
+        """Where the peer is now, with its pinned source."""
+        return self._dataplane.endpoint(self._peer)
+
+    @property
+    def has_host(self) -> bool:
+        """Whether there is a name to look up."""
+        return self._places.host is not None
+
+    @property
+    def lookup_after_ns(self) -> int:
+        """When (boot time) the name may be looked up again."""
+        return self._places.lookup_after_ns
+
+    def configure(self, endpoint: Endpoint | None, host: str | None) -> None:
+        """Look at `endpoint` (None: where the peer is), and at what `host` stands for."""
+        self._places.configure(endpoint, host)
+        if endpoint is not None:
+            self._dataplane.set_endpoint(self._peer, endpoint)
+
+    # -- from place to place -----------------------------------------------------------------------
+
+    def heard(self) -> None:
+        """The peer has answered: where it is now is right."""
+        self._places.heard()
+
+    def was_heard_since(self, since_ns: int) -> bool:
+        """Whether anything authenticated has come from the peer since then (boot time)."""
+        return self._dataplane.stamps(self._peer).last_received_ns >= max(since_ns, 1)
+
+    def try_next(self, asked_ns: int) -> None:
+        """It has not answered what was sent at `asked_ns`: try the next place, perhaps the same.
+
+        Where it has been heard from since, though not with an answer, is right.
+        """
+        if (endpoint := self.endpoint) is None:
+            return
+        if self.was_heard_since(asked_ns):
+            self._dataplane.clear_source(self._peer)
+        else:
+            self._try_at(self._places.next_after(endpoint))
+
+    def give_up(self) -> None:
+        """It has not answered anywhere: begin where it was configured to be, another time."""
+        if (place := self._places.give_up()) is not None:
+            self._try_at(place)
+
+    def _try_at(self, place: Endpoint) -> None:
+        """Send there from now on; the path may have changed, so the kernel chooses the source."""
+        endpoint = self.endpoint
+        if endpoint is not None and endpoint._replace(source=None) == place:
+            self._dataplane.clear_source(self._peer)
+            return
+        logger.debug("%r event=endpoint_tried endpoint=%s", self._owner, place)
+        self._dataplane.set_endpoint(self._peer, place)
+
+    def send(self, datagram: bytes, now: Instant) -> bool:
+        """Send a handshake message to where the peer is, or if the system has no way there to the
+        next place; return whether the system took it.
+        """
+        tried: list[Endpoint] = []
+        while not self._dataplane.send_to_peer(self._peer, datagram):
+            endpoint = self.endpoint
+            if endpoint is None or not self.has_no_way(now):
+                return False
+            tried.append(endpoint._replace(source=None))
+            place = self._places.next_after(endpoint)
+            if place in tried:
+                self._try_at(tried[0])
+                self._broken_sends += self._send_error(now) in _BROKEN
+                return False
+            self._try_at(place)
+        self._broken_sends = 0
+        return True
+
+    def has_no_way(self, now: Instant) -> bool:
+        """Whether the system has said at `now`, or since, that it cannot reach the endpoint."""
+        return self._send_error(now) in _NO_WAY
+
+    def sockets_replaced(self) -> None:
+        """What was said of the old sockets says nothing of the new ones."""
+        self._broken_sends = 0
+
+    def has_broken_socket(self) -> bool:
+        """Whether new sockets may help."""
+        return self._broken_sends >= BROKEN_SENDS
+
+    def _send_error(self, now: Instant) -> int:
+        """Return what the system said when it could not send at `now` or since; 0 if it could."""
+        for fault in self._dataplane.faults(self._peer):
+            if fault.reason is FailureReason.SEND_FAILED and fault.last_ns >= now.boot_ns:
+                return fault.errno
+        return 0
+
+    # -- its name ----------------------------------------------------------------------------------
+
+    def missed(self, now: Instant) -> None:
+        """The peer is not heard from: find out what its name stands for now, if it is time."""
+        if (wanted := self._places.take_lookup(now.boot_ns)) is not None:
+            logger.debug("%r event=lookup host=%s", self._owner, wanted[0])
+            self._look_up(self._public_key, *wanted)
+
+    def network_changed(self, now: Instant) -> None:
+        """What could not be found may be found now."""
+        self._places.allow_lookup(now.boot_ns)
+
+    def waits_for(self, host: str, port: int) -> bool:
+        """Whether this was to be looked up, and nothing was found yet."""
+        return self._places.waits_for(host, port)
+
+    def found(self, endpoints: Sequence[Endpoint], now: Instant) -> Endpoint | None:
+        """Take what the name stands for now, nothing if it was not found.
+
+        Returns where the peer must have moved to, None if what was configured still holds.
+        """
+        if not endpoints:
+            self._failures.note(FailureReason.HOST_NOT_FOUND, now.wall_ns, str(self._places))
+            logger.info("%r event=host_not_found host=%s", self._owner, self._places)
+        return self._places.found(endpoints)
+
+    def move(self, place: Endpoint) -> None:
+        """Send to `place`, which the name has moved to."""
+        logger.info("%r event=endpoint_moved endpoint=%s", self._owner, place)
+        self._try_at(place)

@@ -1,0 +1,162 @@
+"""Where handshake messages come in: each is let in or not, understood, and given to its peer.
+
+What is refused is counted for the peer that it names, or for nobody's, and logged within measure:
+anybody who knows our public key can send such messages. Sans-IO.
+"""
+
+import base64
+import logging
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from wgd.admission import Admission
+from wgd.clock import Instant
+from wgd.constants import SECOND_NS
+from wgd.dataplane.interface import DataPlane, HandshakeMessage
+from wgd.diagnosis import FailureLog, FailureReason
+from wgd.errors import HandshakeError
+from wgd.handshake_counts import HandshakeCounts
+from wgd.index_table import IndexTable
+from wgd.noise.handshake import StaticIdentity, identify_initiator
+from wgd.noise.messages import CookieReply, Initiation, MessageType, Response, message_type
+from wgd.peer import Peer
+
+logger = logging.getLogger(__name__)
+
+REFUSAL_LOG_INTERVAL_NS: Final = 1 * SECOND_NS
+"""Of messages refused for one reason a line is logged at most this often."""
+
+
+class Reception:
+    """The reception of one device, whose `peers` (by public key) and `indices` it only reads."""
+
+    def __init__(
+        self,
+        peers: Mapping[bytes, Peer],
+        indices: IndexTable[Peer],
+        *,
+        dataplane: DataPlane,
+        counts: HandshakeCounts,
+        random: Callable[[int], bytes],
+    ) -> None:
+        self.is_open = False
+        """Whether the link is up: else nothing is taken."""
+        self.failures = FailureLog()
+        """What was refused that belongs to no peer."""
+        self._peers = peers
+        self._indices = indices
+        self._dataplane = dataplane
+        self._counts = counts
+        self._identity: StaticIdentity | None = None
+        self._admission = Admission(random)
+        self._log_after_ns: dict[FailureReason, int] = {}
+
+    def set_identity(self, identity: StaticIdentity | None) -> None:
+        """Our own static key has changed; without one nothing is taken."""
+        self._identity = identity
+        self._admission.set_public_key(None if identity is None else identity.public_key)
+
+    def is_under_load(self, now_ns: int) -> bool:
+        """Whether messages must prove where they come from, at this boot time."""
+        return self._admission.is_under_load(now_ns)
+
+    def receive(self, message: HandshakeMessage, queued: int, now: Instant) -> Peer | None:
+        """Handle a message with a right MAC1 while `queued` of its kind waited. Never raises.
+
+        Returns the peer that may have other deadlines now.
+        """
+        self._admission.saw_queue(queued, now.boot_ns)
+        if self._identity is None or not self.is_open:
+            return None
+        try:
+            parsed = _parse(message.datagram)
+            if isinstance(parsed, CookieReply):
+                self._receive_cookie_reply(parsed, message, now)
+                return None
+            if not self._is_admitted(parsed, message, now):
+                return None
+            if isinstance(parsed, Initiation):
+                return self._receive_initiation(self._identity, parsed, message, now)
+            return self._receive_response(parsed, message, now)
+        except HandshakeError as error:
+            self._refuse(error, self.failures, message, now)
+            return None
+
+    def _is_admitted(
+        self, parsed: Initiation | Response, message: HandshakeMessage, now: Instant
+    ) -> bool:
+        admits = self._admission.admits(message, now.boot_ns)
+        if admits is None:
+            self._counts.cookies_sent += 1
+            reply = self._admission.cookie_reply(message, parsed.sender_index, now.boot_ns)
+            self._dataplane.send_to(message.source, reply)
+        return bool(admits)
+
+    def _receive_initiation(
+        self, identity: StaticIdentity, parsed: Initiation, message: HandshakeMessage, now: Instant
+    ) -> Peer | None:
+        initiation = identify_initiator(identity, parsed)
+        peer = self._peers.get(initiation.initiator)
+        if peer is None:
+            error = HandshakeError("unknown key", FailureReason.UNKNOWN_PEER)
+            claimed = base64.b64encode(initiation.initiator).decode()
+            self._refuse(error, self.failures, message, now, f"{claimed} ")
+            return None
+        try:
+            peer.receive_initiation(initiation, len(message.datagram), message.source, now)
+        except HandshakeError as error:
+            self._refuse(error, peer.failures, message, now)
+        return peer
+
+    def _receive_response(self, parsed: Response, message: HandshakeMessage, now: Instant) -> Peer:
+        peer = self._owner(parsed.receiver_index)
+        try:
+            peer.receive_response(parsed, len(message.datagram), message.source, now)
+        except HandshakeError as error:
+            # One that answers no initiation of ours may be anybody's.
+            is_late = error.reason is FailureReason.UNKNOWN_INDEX
+            self._refuse(error, self.failures if is_late else peer.failures, message, now)
+        return peer
+
+    def _receive_cookie_reply(
+        self, parsed: CookieReply, message: HandshakeMessage, now: Instant
+    ) -> None:
+        peer = self._owner(parsed.receiver_index)
+        try:
+            peer.receive_cookie_reply(parsed, now)
+        except HandshakeError as error:
+            self._refuse(error, peer.failures, message, now)
+
+    def _owner(self, receiver_index: int) -> Peer:
+        peer = self._indices.owner(receiver_index)
+        if peer is None:
+            raise HandshakeError("unknown receiver index", FailureReason.UNKNOWN_INDEX)
+        return peer
+
+    def _refuse(
+        self,
+        error: HandshakeError,
+        failures: FailureLog,
+        message: HandshakeMessage,
+        now: Instant,
+        who: str = "",
+    ) -> None:
+        """Count a message that was refused, and log it unless its like was logged just before."""
+        self._counts.refused += 1
+        failures.note(error.reason, now.wall_ns, f"{who}from {message.source}")
+        if now.boot_ns >= self._log_after_ns.get(error.reason, 0):
+            self._log_after_ns[error.reason] = now.boot_ns + REFUSAL_LOG_INTERVAL_NS
+            logger.debug("event=handshake_refused source=%s reason=%s", message.source, error)
+
+
+def _parse(datagram: bytes) -> Initiation | Response | CookieReply:
+    """Parse any handshake message; raises HandshakeError for anything else."""
+    match message_type(datagram):
+        case MessageType.INITIATION:
+            return Initiation.parse(datagram)
+        case MessageType.RESPONSE:
+            return Response.parse(datagram)
+        case MessageType.COOKIE_REPLY:
+            return CookieReply.parse(datagram)
+        case _:
+            raise HandshakeError("not a handshake message")
