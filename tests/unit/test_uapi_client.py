@@ -18,22 +18,34 @@ import uvloop
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from wgd.addresses import Endpoint, Prefix
+from wgd.diagnosis import Failure, FailureReason
 from wgd.errors import ConfigurationError, WgdError
+from wgd.status import json_parts
 from wgd.uapi import client_protocol
 from wgd.uapi.client import (
     AllowedIpChange,
     AsyncClient,
     Client,
+    ControlChange,
     Device,
     DeviceChange,
     DeviceError,
     DeviceNotFoundError,
+    DeviceStatus,
     OnError,
     Peer,
     PeerChange,
+    PeerStatus,
     log_error,
 )
-from wgd.uapi.client_protocol import AnswerError, GetAnswer, SetAnswer, set_request
+from wgd.uapi.client_protocol import (
+    MAX_ANSWER_SIZE,
+    AnswerError,
+    GetAnswer,
+    SetAnswer,
+    StatusAnswer,
+    set_request,
+)
 
 PRIVATE = bytes([0x48]) + bytes(range(1, 31)) + bytes([0x5F])
 PEER_KEY, OTHER_KEY, PRESHARED = bytes([0xAB]) * 32, bytes([0xCD]) * 32, bytes([0x11]) * 32
@@ -141,6 +153,8 @@ class AnyClient(Protocol):
     def devices(self, *, on_error: OnError = ...) -> list[Device]: ...
     def device(self, name: str) -> Device: ...
     def configure(self, name: str, change: DeviceChange) -> None: ...
+    def status(self, name: str) -> DeviceStatus: ...
+    def control(self, name: str, change: ControlChange) -> None: ...
 
 
 class Blocking:
@@ -161,6 +175,12 @@ class Blocking:
 
     def configure(self, name: str, change: DeviceChange) -> None:
         self._runner.run(self._client.configure(name, change))
+
+    def status(self, name: str) -> DeviceStatus:
+        return self._runner.run(self._client.status(name))
+
+    def control(self, name: str, change: ControlChange) -> None:
+        self._runner.run(self._client.control(name, change))
 
 
 MakeClient = Callable[[float], AnyClient]
@@ -339,6 +359,94 @@ def test_a_value_that_no_daemon_would_take_is_never_sent(
         Client(directory=tmp_path, environment={}).configure("wg0", change)
     assert caught.value.errno == errno.EINVAL
     assert requests == []
+
+
+# -- status and control, of wgd only ---------------------------------------------------------------
+
+
+def test_a_status_of_many_peers(client: AnyClient, tmp_path: Path) -> None:
+    peers = tuple(PeerStatus(f"key{n}", allowed_ips=("10.0.0.1/32",)) for n in range(3000))
+    status = DeviceStatus("wg0", version="1", drops={"no_route": 1}, peers=peers)
+    requests: list[bytes] = []
+    answer = f"status={''.join(json_parts(status))}\nerrno=0\n\n".encode()
+    assert len(answer) > client_protocol.MAX_LINE_SIZE
+    with FakeDaemon(tmp_path, "wg0", replies(answer, requests)):
+        assert client.status("wg0") == status
+    assert requests == [b"status=1\n\n"]
+
+
+def test_a_control_as_it_goes_out(client: AnyClient, tmp_path: Path) -> None:
+    requests: list[bytes] = []
+    change = ControlChange("verbose", ((PEER_KEY, "vpn.example.org:51820"),))
+    with FakeDaemon(tmp_path, "wg0", replies(b"errno=0\n\n", requests)):
+        client.control("wg0", change)
+    expected = f"control=1\nlog_level=verbose\nendpoint_host={'ab' * 32} vpn.example.org:51820\n\n"
+    assert requests == [expected.encode()]
+
+
+def test_a_bad_control_is_never_sent(client: AnyClient, tmp_path: Path) -> None:
+    requests: list[bytes] = []
+    with (
+        FakeDaemon(tmp_path, "wg0", replies(b"errno=0\n\n", requests)),
+        pytest.raises(ConfigurationError, match="log_level must be one of"),
+    ):
+        client.control("wg0", ControlChange("loud"))
+    assert requests == []
+
+
+@pytest.mark.parametrize("answer", [b"", b"errno=5\n\n", b"errno=-5\n\n"])
+def test_another_daemon_is_not_a_wgd(client: AnyClient, tmp_path: Path, answer: bytes) -> None:
+    """wireguard-go and gotatun close the connection, boringtun says EIO."""
+    with FakeDaemon(tmp_path, "wg0", says(answer)):
+        for call in (lambda: client.status("wg0"), lambda: client.control("wg0", ControlChange())):
+            with pytest.raises(DeviceError, match=r"^wg0 \(.*\) is not a wgd") as caught:
+                call()
+            assert caught.value.errno == errno.EOPNOTSUPP
+
+
+@pytest.mark.parametrize(
+    ("number", "words"), [(errno.ENOENT, "no peer with"), (errno.EOPNOTSUPP, "does not offer")]
+)
+def test_a_wgd_that_refuses_says_why(
+    client: AnyClient, tmp_path: Path, number: int, words: str
+) -> None:
+    with FakeDaemon(tmp_path, "wg0", says(b"errno=%d\n\n" % -number)):
+        for call in (lambda: client.status("wg0"), lambda: client.control("wg0", ControlChange())):
+            with pytest.raises(DeviceError, match=words) as caught:
+                call()
+            assert caught.value.errno == number
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"",
+        b"status=\n",
+        b"status={}\n",
+        b"status=[]\n",
+        b"status={\n",
+        b"status=\xff\n",
+        b"status=" + b"[" * 100_000 + b"\n",
+        b'status={"interface": ' + b"1" * 5000 + b"}\n",
+        b'status={"interface": "wg0", "listen_port": NaN}\n',
+    ],
+)
+def test_a_status_that_is_none(client: AnyClient, tmp_path: Path, line: bytes) -> None:
+    with (
+        FakeDaemon(tmp_path, "wg0", says(line + b"errno=0\n\n")),
+        pytest.raises(DeviceError, match="status is not understood") as caught,
+    ):
+        client.status("wg0")
+    assert caught.value.errno == errno.EPROTO
+    assert len(str(caught.value)) < 500
+
+
+def test_an_endless_status_is_given_up() -> None:
+    answer = StatusAnswer()
+    block = b"status=" + b" " * 2**20
+    with pytest.raises(AnswerError, match="longer than"):
+        for _ in range(2 * MAX_ANSWER_SIZE // len(block)):
+            answer.receive_data(block)
 
 
 # -- refusals --------------------------------------------------------------------------------------
@@ -755,25 +863,35 @@ def test_the_examples_of_the_documentation_run(
     data.mkdir(parents=True)
     monkeypatch.setenv("HOME", str(tmp_path))
     requests: list[bytes] = []
+    failure = Failure(FailureReason.NOT_ANSWERED, 3, 1)
+    status = DeviceStatus("wg0", peers=(PeerStatus("key", failures=(failure,)),))
+    answers = {
+        b"get=1\n\n": FULL_ANSWER,
+        b"status=1\n\n": f"status={''.join(json_parts(status))}\nerrno=0\n\n".encode(),
+    }
 
     def converse(daemon: socket.socket) -> None:
         request = read_request(daemon)
         requests.append(request)
-        daemon.sendall(FULL_ANSWER if request == b"get=1\n\n" else b"errno=0\n\n")
+        daemon.sendall(answers.get(request, b"errno=0\n\n"))
 
     monkeypatch.chdir(data)  # the path may be longer than bind takes
     examples = re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
-    assert len(examples) == 3
+    assert len(examples) == 4
     variables: dict[str, Any] = {}
     with FakeDaemon(Path(), "wg0", converse):
         for example in examples:
             exec(compile(example, str(DOCUMENT), "exec"), variables)
     peer = f"set=1\npublic_key={'ab' * 32}\n"
     endpoint = "endpoint=192.0.2.7:51820\npersistent_keepalive_interval=25\n\n"
-    assert [request.decode() for request in requests if request != b"get=1\n\n"] == [
+    host = f"endpoint_host={'ab' * 32} vpn.example.org:51820\n\n"
+    assert [request.decode() for request in requests if request not in answers] == [
         f"{peer}update_only=true\n{endpoint}",
         "set=1\nlisten_port=40000\n\n",
         f"{peer}allowed_ip=10.1.0.0/16\n\n",
+        f"control=1\nlog_level=info\n{host}",
     ]
-    assert "wg0: port 51820, 2 peers, " in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "wg0: port 51820, 2 peers, " in printed
+    assert "  3 times: a handshake initiation was not answered" in printed
     assert "wg0" in {device.name for device in variables["devices"]}

@@ -2,7 +2,7 @@
 
 from wgd.addresses import Endpoint, Prefix
 from wgd.configuration import DeviceState, PeerState
-from wgd.uapi.format import get_answer, status
+from wgd.uapi.format import end_of_answer, get_answer
 
 
 def answer(state: DeviceState) -> bytes:
@@ -13,10 +13,10 @@ def test_empty_device_says_only_errno() -> None:
     assert answer(DeviceState()) == b"errno=0\n\n"
 
 
-def test_status() -> None:
-    assert status(0) == b"errno=0\n\n"
-    assert status(-22) == b"errno=-22\n\n"
-    assert len(status(-2147483648)) <= 32
+def test_end_of_answer() -> None:
+    assert end_of_answer(0) == b"errno=0\n\n"
+    assert end_of_answer(-22) == b"errno=-22\n\n"
+    assert len(end_of_answer(-2147483648)) <= 32
 
 
 def test_whole_answer_in_the_order_of_wireguard_go() -> None:

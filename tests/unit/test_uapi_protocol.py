@@ -8,9 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from wgd.addresses import Endpoint
-from wgd.configuration import AllowedIpChange, DeviceChange, PeerChange
+from wgd.configuration import AllowedIpChange, ControlChange, DeviceChange, PeerChange
 from wgd.uapi import grammar
-from wgd.uapi.protocol import BadRequest, Close, Connection, GetRequest, Request, SetRequest
+from wgd.uapi.protocol import (
+    BadRequest,
+    Close,
+    Connection,
+    ControlRequest,
+    GetRequest,
+    Request,
+    SetRequest,
+    StatusRequest,
+)
 
 KEY_A = "aa" * 32
 KEY_B = "bb" * 32
@@ -72,6 +81,17 @@ def test_two_sets_and_a_get_in_one_segment() -> None:
     ]
 
 
+def test_status_and_control_among_the_others() -> None:
+    data = "status=1\n\nset=1\nfwmark=2\n\ncontrol=1\nlog_level=info\n\nget=1\n\nstatus=1\n\n"
+    assert requests(data) == [
+        StatusRequest(),
+        SetRequest(DeviceChange(fwmark=2)),
+        ControlRequest(ControlChange("info")),
+        GetRequest(),
+        StatusRequest(),
+    ]
+
+
 def test_byte_by_byte() -> None:
     data = f"set=1\nprivate_key={KEY_A}\npublic_key={KEY_B}\nallowed_ip=10.0.0.0/8\n\nget=1\n\n"
     stream = connection()
@@ -81,7 +101,11 @@ def test_byte_by_byte() -> None:
 
 
 @pytest.mark.parametrize(
-    "first", ["", "get=2", "set=2", "SET=1", "set=1\r", "get=1\r", " get=1", "get", "errno=0"]
+    "first",
+    [
+        *["", "get=2", "set=2", "SET=1", "set=1\r", "get=1\r", " get=1", "get", "errno=0"],
+        *["status=2", "status", "status=1\r", "control=2", "control=1 ", "Control=1"],
+    ],
 )
 def test_unknown_first_line_closes_without_an_answer(first: str) -> None:
     stream = connection()
@@ -103,9 +127,12 @@ def test_first_line_without_end_is_not_collected() -> None:
 
 
 @pytest.mark.parametrize("body", ["x", "public_key=1", "\r", " "])
-def test_get_with_a_body_is_refused_with_a_positive_errno_and_drained(body: str) -> None:
+@pytest.mark.parametrize("question", ["get=1", "status=1"])
+def test_a_question_with_a_body_is_refused_with_a_positive_errno_and_drained(
+    question: str, body: str
+) -> None:
     end = "" if body == "\r" else "\n"
-    refused, after = requests(f"get=1\n{body}\n{end}get=1\n\n")
+    refused, after = requests(f"{question}\n{body}\n{end}get=1\n\n")
     assert isinstance(refused, BadRequest)
     assert refused.errno == errno.EINVAL
     assert after == GetRequest()
@@ -119,7 +146,13 @@ def test_carriage_returns_in_a_set_body() -> None:
     assert isinstance(refused, BadRequest)
 
 
-@pytest.mark.parametrize("data", [b"", b"get=1", b"set=1", b"get=1\n", b"get=1\n\n", b"xyz"])
+@pytest.mark.parametrize(
+    "data",
+    [
+        *[b"", b"get=1", b"set=1", b"get=1\n", b"get=1\n\n", b"xyz"],
+        *[b"status=1", b"status=1\n", b"status=1\n\n", b"control=1"],
+    ],
+)
 def test_eof_elsewhere_is_quiet(data: bytes) -> None:
     stream = connection()
     stream.receive_data(data)
@@ -131,6 +164,13 @@ def test_eof_ends_a_set_with_its_last_line(end: bytes) -> None:
     stream = connection()
     assert stream.receive_data(b"set=1\nlisten_port=1\nfwmark=9" + end) == []
     assert stream.receive_eof() == [SetRequest(DeviceChange(listen_port=1, fwmark=9))]
+
+
+@pytest.mark.parametrize("end", [b"", b"\n", b"\r", b"\r\n"])
+def test_eof_ends_a_control_with_its_last_line(end: bytes) -> None:
+    stream = connection()
+    assert stream.receive_data(b"control=1\nlog_level=silent" + end) == []
+    assert stream.receive_eof() == [ControlRequest(ControlChange("silent"))]
 
 
 def test_eof_right_after_set() -> None:
@@ -186,6 +226,19 @@ def test_long_message_is_eio_and_the_end() -> None:
     assert refused.errno == -errno.EIO
     assert close == Close()
     assert stream.receive_data(b"\n\nget=1\n\n") == []
+
+
+def test_long_control_is_eio_and_the_end() -> None:
+    stream = connection()
+    assert stream.receive_data(b"control=1\n") == []
+    block = b"log_level=info\n" * 70_000
+    got: list[Request] = []
+    while not got:
+        got += stream.receive_data(block)
+    refused, close = got
+    assert isinstance(refused, BadRequest)
+    assert refused.errno == -errno.EIO
+    assert close == Close()
 
 
 def test_endless_line_ends_the_connection_too() -> None:
@@ -271,7 +324,10 @@ def test_peer_lines() -> None:
 
 def test_values_left_out_are_none() -> None:
     (peer,) = change(f"public_key={KEY_A}").peers
-    assert peer == PeerChange(b"\xaa" * 32, False, False, None, None, None, False, ())
+    assert (peer.preshared_key, peer.endpoint, peer.endpoint_host) == (None, None, None)
+    assert peer.persistent_keepalive_seconds is None
+    assert (peer.remove, peer.update_only, peer.replace_allowed_ips) == (False, False, False)
+    assert peer.allowed_ips == ()
 
 
 @pytest.mark.parametrize(
@@ -466,6 +522,10 @@ LINES = st.sampled_from(
     [
         b"get=1",
         b"set=1",
+        b"status=1",
+        b"control=1",
+        b"log_level=info",
+        b"endpoint_host=" + b"a" * 64 + b" host:5",
         b"",
         b"",
         b"\r",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import errno
+import json
 import logging
 import os
 import shutil
@@ -15,8 +16,9 @@ import pytest
 import uvloop
 
 from wgd.addresses import Endpoint, Prefix
-from wgd.configuration import DeviceChange, DeviceState, PeerState
+from wgd.configuration import ControlChange, DeviceChange, DeviceState, PeerState
 from wgd.errors import ConfigurationError
+from wgd.status import DeviceStatus, PeerStatus, from_json
 from wgd.uapi.listener import SocketFile
 from wgd.uapi.server import UapiServer
 
@@ -25,7 +27,9 @@ GET = b"get=1\n\n"
 EMPTY = b"errno=0\n\n"
 
 
-class FakeDevice:
+class PlainDevice:
+    """One that knows neither status nor control, as other programs may have."""
+
     def __init__(self) -> None:
         self.state = DeviceState()
         self.changes: list[DeviceChange] = []
@@ -43,6 +47,25 @@ class FakeDevice:
         if self.set_error is not None:
             raise self.set_error
         self.changes.append(change)
+
+
+class FakeDevice(PlainDevice):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shown = DeviceStatus("wg0")
+        self.controls: list[ControlChange] = []
+        self.statuses = 0
+
+    def status(self) -> DeviceStatus:
+        self.statuses += 1
+        if self.get_error is not None:
+            raise self.get_error
+        return self.shown
+
+    def control(self, change: ControlChange) -> None:
+        if self.set_error is not None:
+            raise self.set_error
+        self.controls.append(change)
 
 
 def many_peers(count: int) -> DeviceState:
@@ -386,3 +409,82 @@ def test_close_ends_every_connection(run: Run, caplog: pytest.LogCaptureFixture)
 
     run(scenario)
     assert caplog.records == []
+
+
+# -- status and control ----------------------------------------------------------------------------
+
+STATUS = b"status=1\n\n"
+
+
+def status_in(answer: bytes) -> DeviceStatus:
+    line, end = answer.split(b"\n", 1)
+    assert end == b"errno=0\n\n"
+    name, _, document = line.partition(b"=")
+    assert name == b"status"
+    return from_json(json.loads(document))
+
+
+def test_a_status_is_one_line_of_json(run: Run) -> None:
+    async def scenario(served: Served) -> None:
+        peers = tuple(PeerStatus(f"key{n}", failures=()) for n in range(1000))
+        served.device.shown = DeviceStatus("wg0", drops={"no_route": 3}, peers=peers)
+        assert status_in(await served.ask(STATUS)) == served.device.shown
+
+    run(scenario)
+
+
+def test_a_status_of_65536_peers_lets_others_in_and_never_stops_the_loop_for_long(
+    run: Run,
+) -> None:
+    async def scenario(served: Served) -> None:
+        peer = PeerStatus("k" * 44, allowed_ips=("10.0.0.1/32",))
+        served.device.shown = DeviceStatus("wg0", peers=(peer,) * 65_536)
+        answer = asyncio.ensure_future(served.ask(STATUS))
+        await until(lambda: served.device.statuses > 0)
+        turns = 0
+        for _ in range(20):
+            assert await served.ask(b"set=1\nfwmark=5\n\n") == b"errno=0\n\n"
+            turns += not answer.done()
+        assert turns == 20
+        assert (await answer).count(b"10.0.0.1/32") == 65_536
+
+    run(scenario)
+
+
+def test_a_control_is_applied_and_answered_like_a_set(run: Run) -> None:
+    async def scenario(served: Served) -> None:
+        key = bytes([7]) * 32
+        lines = f"log_level=info\nendpoint_host={key.hex()} vpn.example.org:51820\n"
+        assert await served.ask(f"control=1\n{lines}\n".encode()) == b"errno=0\n\n"
+        assert await served.ask(f"control=1\n{lines}nonsense\n\n".encode()) == b"errno=-71\n\n"
+        served.device.set_error = ConfigurationError(errno.ENOENT, "no such peer")
+        assert await served.ask(f"control=1\n{lines}\n".encode()) == b"errno=-2\n\n"
+        expected = ControlChange("info", ((key, "vpn.example.org:51820"),))
+        assert served.device.controls == [expected]
+        assert served.device.changes == []
+
+    run(scenario)
+
+
+def test_faults_of_status_and_control_stay_there(run: Run) -> None:
+    async def scenario(served: Served) -> None:
+        served.device.set_error = served.device.get_error = KeyError("x")
+        assert await served.ask(STATUS) == b"errno=5\n\n"
+        assert await served.ask(b"control=1\n\n") == b"errno=-5\n\n"
+        served.device.get_error = None
+        served.device.shown = DeviceStatus("wg0", peers=(None,))  # type: ignore[arg-type]  # a fault
+        assert await served.ask(STATUS) == b"errno=5\n\n"
+        assert await served.ask(GET) == EMPTY
+
+    run(scenario)
+
+
+def test_a_device_without_status_and_control_refuses_both(run: Run) -> None:
+    async def scenario(served: Served) -> None:
+        served.server._device = PlainDevice()
+        number = errno.EOPNOTSUPP
+        assert await served.ask(STATUS) == f"errno={number}\n\n".encode()
+        assert await served.ask(b"control=1\nlog_level=info\n\n") == f"errno=-{number}\n\n".encode()
+        assert await served.ask(GET) == EMPTY
+
+    run(scenario)

@@ -10,29 +10,38 @@ and close before it has read it: then step 3 fails and step 4 still tells why.
 
 import asyncio
 import contextlib
-import errno
 import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from wgd.configuration import NO_KEY, AllowedIpChange, DeviceChange, PeerChange
+from wgd.configuration import NO_KEY, AllowedIpChange, ControlChange, DeviceChange, PeerChange
 from wgd.configuration import PeerState as Peer
-from wgd.errors import WgdError
 from wgd.noise.primitives import PrivateKey
+from wgd.status import DeviceStatus, PeerStatus
 from wgd.uapi import discovery
+from wgd.uapi.client_errors import (
+    DeviceError,
+    DeviceNotFoundError,
+    asking_a_wgd,
+    check_errno,
+    naming,
+)
 from wgd.uapi.client_protocol import (
     GET_REQUEST,
+    STATUS_REQUEST,
     Answer,
     AnswerError,
     GetAnswer,
     SetAnswer,
+    StatusAnswer,
     set_request,
 )
+from wgd.uapi.control import control_request
 from wgd.uapi.discovery import FoundSocket, Survey
 from wgd.uapi.paths import connect_address
 from wgd.uapi.socket_policy import DEFAULT_BUNDLE_IDS
@@ -41,12 +50,15 @@ __all__ = [
     "AllowedIpChange",
     "AsyncClient",
     "Client",
+    "ControlChange",
     "Device",
     "DeviceChange",
     "DeviceError",
     "DeviceNotFoundError",
+    "DeviceStatus",
     "Peer",
     "PeerChange",
+    "PeerStatus",
 ]
 
 logger = logging.getLogger(__name__)
@@ -57,38 +69,6 @@ READ_SIZE: Final = 64 * 1024
 _CONNECT_PAUSE_SECONDS: Final = 0.02
 _MAX_AT_ONCE: Final = 64  # connections of one `AsyncClient.devices`
 _CUT_OFF: Final = (BrokenPipeError, ConnectionResetError)
-
-_CURES: Final = {
-    errno.EACCES: "run this as root, or as the user the tunnel belongs to",
-    errno.EPERM: "run this as root; on macOS, allow the program to access data of other apps",
-    errno.ECONNREFUSED: "nobody listens there, so its daemon has ended or is starting: start it",
-    errno.ENOTSOCK: "it is not a socket of a tunnel: move it away",
-    errno.EPROTOTYPE: "it is not a socket of a tunnel: move it away",
-}
-_REFUSALS: Final = {
-    errno.EINVAL: "a value or a setting is not understood by its daemon, whose log says which",
-    errno.EPROTO: "its daemon did not understand the request and may be too old; see its log",
-    errno.EADDRINUSE: "choose a listen port that is free, or a fwmark it may set",
-}
-
-
-class DeviceError(WgdError):
-    """A device could not be shown or configured; `errno` is a positive number.
-
-    It is what the daemon answered, whatever its sign on the wire, or what the connection failed
-    with: ETIMEDOUT after the timeout, EPROTO for an answer that is not understood.
-    """
-
-    def __init__(self, errno: int, message: str) -> None:
-        super().__init__(message)
-        self.errno = errno
-
-
-class DeviceNotFoundError(DeviceError):
-    """There is no device of that name; `errno` is ENODEV."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(errno.ENODEV, message)
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +156,40 @@ class Client(_BaseClient):
 
         Raises ConfigurationError, before anything is sent, for a value that no daemon would take;
         DeviceNotFoundError; and DeviceError. After one, wgd has applied nothing; of other daemons
-        that is not certain.
+        that is not certain. An `endpoint_host` is not part of it: see `control`.
         """
         request = b"".join(set_request(change))
         found = _find(self.survey(), name)
         answer = SetAnswer()
         self._transact(found, request, answer)
-        _check(found, answer)
+        check_errno(found, answer)
+
+    def status(self, name: str) -> DeviceStatus:
+        """Return what the device called `name` is doing; only a wgd knows.
+
+        Raises DeviceNotFoundError, and DeviceError: with EOPNOTSUPP if it is another daemon.
+        """
+        found = _find(self.survey(), name)
+        answer = StatusAnswer()
+        with asking_a_wgd(found, answer):
+            self._transact(found, STATUS_REQUEST, answer)
+            check_errno(found, answer)
+            with naming(found, self._timeout_seconds):
+                return answer.status()
+
+    def control(self, name: str, change: ControlChange) -> None:
+        """Apply `change`, whole or not at all, to the device called `name`, which must be a wgd.
+
+        Raises ConfigurationError, before anything is sent, for a value that is none;
+        DeviceNotFoundError; and DeviceError, with EOPNOTSUPP if it is another daemon, with ENOENT
+        if a public key is no peer's.
+        """
+        request = control_request(change)
+        found = _find(self.survey(), name)
+        answer = SetAnswer()
+        with asking_a_wgd(found, answer):
+            self._transact(found, request, answer)
+            check_errno(found, answer)
 
     def _get(self, found: FoundSocket) -> Device:
         answer = GetAnswer(socket.if_nametoindex)
@@ -192,7 +199,7 @@ class Client(_BaseClient):
     def _transact(self, found: FoundSocket, request: bytes, answer: Answer) -> None:
         deadline = time.monotonic() + self._timeout_seconds
         with (
-            _naming(found, self._timeout_seconds),
+            naming(found, self._timeout_seconds),
             socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock,
         ):
             while not _connect(sock, found.path):
@@ -263,7 +270,27 @@ class AsyncClient(_BaseClient):
         found = _find(await self.survey(), name)
         answer = SetAnswer()
         await self._transact(found, b"".join(parts), answer)
-        _check(found, answer)
+        check_errno(found, answer)
+
+    async def status(self, name: str) -> DeviceStatus:
+        """Return what the device called `name` is doing; raises what `Client.status` raises."""
+        found = _find(await self.survey(), name)
+        answer = StatusAnswer()
+        with asking_a_wgd(found, answer):
+            await self._transact(found, STATUS_REQUEST, answer)
+            check_errno(found, answer)
+            with naming(found, self._timeout_seconds):
+                # In a thread: that of tens of thousands of peers takes seconds.
+                return await asyncio.to_thread(answer.status)
+
+    async def control(self, name: str, change: ControlChange) -> None:
+        """Apply `change` to the device called `name`; raises what `Client.control` raises."""
+        request = control_request(change)
+        found = _find(await self.survey(), name)
+        answer = SetAnswer()
+        with asking_a_wgd(found, answer):
+            await self._transact(found, request, answer)
+            check_errno(found, answer)
 
     async def _get_or_error(
         self, found: FoundSocket, turns: asyncio.Semaphore
@@ -282,7 +309,7 @@ class AsyncClient(_BaseClient):
     async def _transact(self, found: FoundSocket, request: bytes, answer: Answer) -> None:
         loop = asyncio.get_running_loop()
         with (
-            _naming(found, self._timeout_seconds),
+            naming(found, self._timeout_seconds),
             socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock,
         ):
             async with asyncio.timeout(self._timeout_seconds):
@@ -332,45 +359,6 @@ def _check_order(answer: Answer, *, is_sent: bool) -> None:
         raise AnswerError("it reports success, but closed before it had the whole request")
 
 
-@contextlib.contextmanager
-def _naming(found: FoundSocket, timeout_seconds: float) -> Iterator[None]:
-    """Turn what may go wrong in a transaction into a DeviceError that names the device."""
-    device = f"{found.name} ({found.path})"
-    try:
-        yield
-    except TimeoutError:
-        raise DeviceError(
-            errno.ETIMEDOUT,
-            f"{device} did not answer within {timeout_seconds:g} s: "
-            "allow more time for a large configuration, or see whether its daemon hangs",
-        ) from None
-    except FileNotFoundError:
-        raise DeviceNotFoundError(f"{device} has just gone: its daemon has ended") from None
-    except AnswerError as error:
-        raise DeviceError(
-            errno.EPROTO, f"cannot understand {device}: {error}; see the log of its daemon"
-        ) from None
-    except OSError as error:
-        number = error.errno or errno.EIO
-        reason = error.strerror or str(error)
-        cure = _CURES.get(number, "see whether its daemon is well")
-        raise DeviceError(number, f"cannot ask {device}: {reason}; {cure}") from error
-    except WgdError as error:  # its path cannot be connected to, and the text says why
-        raise DeviceError(errno.ENAMETOOLONG, f"cannot ask {device}: {error}") from error
-
-
-def _check(found: FoundSocket, answer: Answer) -> None:
-    """Raise DeviceError if the daemon answered with an errno."""
-    number = answer.errno
-    if number:
-        name = errno.errorcode.get(number, f"errno {number}")
-        cure = _REFUSALS.get(number, "see the log of its daemon")
-        raise DeviceError(
-            number,
-            f"{found.name} ({found.path}) refused: {name} ({os.strerror(number)}); {cure}",
-        )
-
-
 def _find(survey: Survey, name: str) -> FoundSocket:
     for found in survey.sockets:
         if found.name == name:
@@ -386,7 +374,7 @@ def _find(survey: Survey, name: str) -> FoundSocket:
 
 
 def _device(found: FoundSocket, answer: GetAnswer) -> Device:
-    _check(found, answer)
+    check_errno(found, answer)
     shown = answer.shown()
     state = shown.state
     public_key = shown.own_public_key

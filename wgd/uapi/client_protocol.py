@@ -20,6 +20,7 @@ Source: the cross-platform interface page of wireguard.com; the order of keys is
 """
 
 import errno
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,10 +31,12 @@ from wgd.configuration import NO_KEY, AllowedIpChange, DeviceChange, DeviceState
 from wgd.configuration import PeerState as Peer
 from wgd.constants import KEY_SIZE, SECOND_NS
 from wgd.errors import ConfigurationError
+from wgd.status import DeviceStatus, from_json
 from wgd.uapi import grammar
 from wgd.uapi.grammar import ResolveZone
 
 GET_REQUEST: Final = b"get=1\n\n"
+STATUS_REQUEST: Final = b"status=1\n\n"
 
 MAX_LINE_SIZE: Final = 64 * 1024
 """Bytes of an answer's line without its end."""
@@ -146,12 +149,19 @@ class Answer:
     takes input raises AnswerError for what is not understood, and for more than `MAX_ANSWER_SIZE`.
     """
 
+    max_line_size = MAX_LINE_SIZE
+
     def __init__(self) -> None:
         self.is_complete = False
         self._errno: int | None = None
         self._partial = bytearray()
         self._size = 0
         self._line_number = 0
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether anything has arrived."""
+        return self._size > 0
 
     @property
     def errno(self) -> int:
@@ -173,8 +183,8 @@ class Answer:
                 return
             self._take_line(line)
         self._partial += rest
-        if len(self._partial) > MAX_LINE_SIZE and not self.is_complete:
-            raise AnswerError(f"a line of the answer is longer than {MAX_LINE_SIZE} bytes")
+        if len(self._partial) > self.max_line_size and not self.is_complete:
+            raise AnswerError(f"a line of the answer is longer than {self.max_line_size} bytes")
 
     def receive_eof(self) -> None:
         """Take the end of the stream: it completes the answer if there was an errno."""
@@ -212,7 +222,28 @@ class Answer:
 
 
 class SetAnswer(Answer):
-    """The answer to a set: an errno. Other lines are skipped, as `wg` does."""
+    """The answer to a set or control: an errno. Other lines are skipped, as `wg` does."""
+
+
+class StatusAnswer(Answer):
+    """The answer to a status: one line of JSON, and an errno."""
+
+    max_line_size = MAX_ANSWER_SIZE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._document = b""
+
+    def status(self) -> DeviceStatus:
+        """Return what the complete answer says; only meaningful when its errno is 0."""
+        try:
+            return from_json(json.loads(self._document))
+        except (ValueError, RecursionError) as error:
+            raise AnswerError(f"its status is not understood: {error}") from None
+
+    def _take(self, key: bytes, equals: bytes, value: bytes) -> None:  # noqa: ARG002 - as in Answer
+        if key == b"status":
+            self._document = value
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """The answers of the configuration protocol, as bytes (sans-IO).
 
 Source: the cross-platform interface page of wireguard.com, in the order that wireguard-go uses.
-Nothing is added to it: several clients refuse a key they do not know.
+Nothing is added to it: several clients refuse a key they do not know. What wgd has to say beyond it
+is the answer to another question, `status=1` (docs/uapi-extensions.md).
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,13 +11,14 @@ from typing import Final
 from wgd.addresses import Prefix
 from wgd.configuration import NO_KEY, DeviceState, PeerState
 from wgd.constants import SECOND_NS
+from wgd.status import DeviceStatus, json_parts
 
 PEERS_PER_PART: Final = 512
 """How many peers are rendered before the caller may do something else (a few milliseconds)."""
 
 
-def status(signed_errno: int) -> bytes:
-    """Return what ends every answer, and is the whole answer to a set: 0 for success."""
+def end_of_answer(signed_errno: int) -> bytes:
+    """Return what ends every answer, and is the whole answer to a change: 0 for success."""
     return b"errno=%d\n\n" % signed_errno
 
 
@@ -35,7 +37,16 @@ def get_answer(state: DeviceState) -> Iterator[bytes]:
     yield device.encode("ascii")
     for first in range(0, len(state.peers), PEERS_PER_PART):
         yield _peers(state.peers[first : first + PEERS_PER_PART])
-    yield status(0)
+    yield end_of_answer(0)
+
+
+def status_answer(status: DeviceStatus) -> Iterator[bytes]:
+    """Yield the answer to a status in parts, which the caller joins and writes at once."""
+    yield b"status="
+    for part in json_parts(status):
+        yield part.encode("ascii")
+    yield b"\n"
+    yield end_of_answer(0)
 
 
 def _peers(peers: Sequence[PeerState]) -> bytes:

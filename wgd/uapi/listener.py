@@ -9,6 +9,7 @@ ours is told by device and inode, not by name.
 """
 
 import asyncio
+import contextlib
 import errno
 import logging
 import os
@@ -46,14 +47,25 @@ class SocketFile:
     """A listening unix socket and the file that clients find it by.
 
     Whoever accepts on `sock` closes it. Call `remove` before, so that no client finds a dead file.
+    Without `owns_file` the file is somebody else's, such as a systemd unit's, and is left to him.
     """
 
-    def __init__(self, sock: socket.socket, path: Path, identity: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        path: Path,
+        identity: tuple[int, int] | None,
+        *,
+        owns_file: bool = True,
+    ) -> None:
         self.sock = sock
         self.path = path
+        self.owns_file = owns_file
         self._identity = identity
         self._name_file: NameFile | None = None
         self._watch: FileWatch | None = None
+        self._opened: int | None = None
+        """The file itself, should its directory get out of our reach."""
 
     @classmethod
     def create(
@@ -108,8 +120,8 @@ class SocketFile:
         return cls(sock, path, identity)
 
     @classmethod
-    def from_fd(cls, fd: int) -> "SocketFile":
-        """Adopt `fd`, a bound unix stream socket that somebody opened for us (WG_UAPI_FD).
+    def from_fd(cls, fd: int, *, owns_file: bool = True) -> "SocketFile":
+        """Adopt `fd`, a bound unix stream socket that somebody opened for us (WG_UAPI_FD, systemd).
 
         Raises WgdError when it is something else or its file is gone.
         """
@@ -119,7 +131,7 @@ class SocketFile:
             raise WgdError(f"descriptor {fd} is not a socket: {error.strerror}") from error
         try:
             path = _path_of(sock)
-            identity = _identity(path)
+            identity = _identity_if_seen(path)
             sock.listen(BACKLOG)
             sock.setblocking(False)
             sock.set_inheritable(False)
@@ -128,7 +140,7 @@ class SocketFile:
             if isinstance(error, OSError):
                 raise WgdError(f"descriptor {fd} cannot be used: {error}") from error
             raise
-        return cls(sock, path, identity)
+        return cls(sock, path, identity, owns_file=owns_file)
 
     def write_name_file(self, tunnel_name: str, interface_name: str) -> None:
         """Put a NameFile beside the socket, which goes with it. Raises WgdError."""
@@ -138,14 +150,21 @@ class SocketFile:
         """Whether the file at `path` is still the one that was put there."""
         try:
             return _identity(self.path) == self._identity
+        except PermissionError:
+            # We have given up root: what was opened before still tells whether it has a name.
+            return self._opened is None or os.fstat(self._opened).st_nlink > 0
         except OSError:
             return False
 
     def watch(self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[], None]) -> None:
         """Call `on_gone` once from `loop` when the file is deleted, renamed away or replaced.
 
-        A change of mode or owner is none of these, and neither is `remove`. Raises WgdError.
+        A change of mode or owner is none of these, and neither is `remove`. A file where we may not
+        look is not watched. Raises WgdError.
         """
+        if self._identity is None:
+            logger.warning("event=uapi_socket_not_watched path=%s reason=%r", self.path, "no right")
+            return
 
         def check() -> None:
             if self._watch is not None and not self.is_ours():
@@ -153,21 +172,31 @@ class SocketFile:
                 on_gone()
 
         self._watch = watch_file(self.path, loop, check)
+        if sys.platform == "linux":
+            with contextlib.suppress(OSError):
+                self._opened = os.open(self.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         # It may have gone before the watch began.
         loop.call_soon(check)
 
     def remove(self) -> None:
-        """Unlink the file and its name file, each if it is still ours, and stop watching."""
+        """Unlink the file and its name file, each if it is still ours, and stop watching.
+
+        A daemon that has given up root may not be allowed to: then that is the janitor's.
+        """
         self._stop_watching()
         if self._name_file is not None:
             self._name_file.remove()
-        if self.is_ours():
-            self.path.unlink(missing_ok=True)
+        if self.owns_file and self.is_ours():
+            with contextlib.suppress(PermissionError):
+                self.path.unlink(missing_ok=True)
 
     def _stop_watching(self) -> None:
         if self._watch is not None:
             self._watch.close()
             self._watch = None
+        if self._opened is not None:
+            os.close(self._opened)
+            self._opened = None
 
 
 class _NoWatch:
@@ -185,7 +214,10 @@ def watch_file(
     if sys.platform == "linux":
         from wgd.uapi.inotify import InotifyWatch
 
-        return InotifyWatch(path, loop, on_change)
+        if os.access(path, os.R_OK) or not os.path.lexists(path):
+            return InotifyWatch(path, loop, on_change)
+        # Root's own, and we are not root: what happens in its directory may be seen.
+        return InotifyWatch(path.parent, loop, on_change, entries=True)
     if sys.platform == "darwin":
         from wgd.uapi.kqueue import KqueueWatch
 
@@ -321,6 +353,14 @@ def _bind_private(sock: socket.socket, path: Path) -> None:
 def _identity(path: Path) -> tuple[int, int]:
     status = path.lstat()
     return status.st_dev, status.st_ino
+
+
+def _identity_if_seen(path: Path) -> tuple[int, int] | None:
+    """Return what `_identity` does; None where we may not look. Raises OSError."""
+    try:
+        return _identity(path)
+    except PermissionError:
+        return None
 
 
 def _refused(path: Path, error: OSError) -> WgdError:

@@ -3,48 +3,46 @@
 A message is a first line, a body of `key=value` lines and a blank line. Many messages may follow
 each other on one connection; what a chunk of bytes happens to end with makes no difference.
 
-    state   line          emits                 next     at the end of the stream
-    ------  ------------  --------------------  -------  ------------------------
-    IDLE    get=1                               GET      nothing
-    IDLE    set=1                               SET      nothing
-    IDLE    anything else Close                 CLOSED   nothing
-    GET     blank         GetRequest            IDLE     nothing
-    GET     anything else                       FAILED   nothing
-    SET     blank         SetRequest            IDLE     the last line counts, SetRequest
-    SET     a good line                         SET
-    SET     a bad line                          FAILED
-    FAILED  blank         BadRequest            IDLE     BadRequest
-    FAILED  anything else                       FAILED
-    any     too much      BadRequest, Close     CLOSED   nothing
+    state     line              emits              next      at the end of the stream
+    --------  ----------------  -----------------  --------  -----------------------------
+    IDLE      get=1, status=1                      QUESTION  nothing
+    IDLE      set=1, control=1                     CHANGE    nothing
+    IDLE      anything else     Close              CLOSED    nothing
+    QUESTION  blank             Get-,              IDLE      nothing
+                                StatusRequest
+    QUESTION  anything else                        FAILED    nothing
+    CHANGE    blank             Set-,              IDLE      the last line counts, Set-,
+                                ControlRequest               ControlRequest
+    CHANGE    a good line                          CHANGE
+    CHANGE    a bad line                           FAILED
+    FAILED    blank             BadRequest         IDLE      BadRequest
+    FAILED    anything else                        FAILED
+    any       too much          BadRequest, Close  CLOSED    nothing
 
 A failed message is read to its blank line before the failure is reported: clients write everything
 before they read, and the next message must not start in the middle of this one. The first error is
-the one reported. Nothing here applies a change; a `SetRequest` is whole and valid.
+the one reported. Nothing here applies a change; one that is emitted is whole and valid.
 
-Source: the cross-platform interface page of wireguard.com, as wireguard-go understands it.
+Source: the cross-platform interface page of wireguard.com, as wireguard-go understands it; `status`
+and `control` are wgd's own (docs/uapi-extensions.md).
 """
 
 import errno
-import re
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final
 
-from wgd.addresses import Endpoint
-from wgd.configuration import AllowedIpChange, DeviceChange, PeerChange
+from wgd.configuration import ControlChange, DeviceChange
 from wgd.errors import ConfigurationError
-from wgd.uapi import grammar
+from wgd.uapi.control import ControlBody
 from wgd.uapi.grammar import ResolveZone
+from wgd.uapi.set_body import SetBody
 
 MAX_LINE_SIZE: Final = 64 * 1024
 """Bytes of a line without its end; a longer one fails the message with EIO."""
 
 MAX_MESSAGE_SIZE: Final = 64 * 1024 * 1024
 """Bytes of a message; some three times what 65,536 peers need. More ends the connection."""
-
-# Lines whose value is never shown.
-_KEYS_OF_KEYS: Final = (b"private_key", b"preshared_key", b"public_key")
-_NAME: Final = re.compile(rb"[a-z_]{1,32}")
 
 
 # -- what a client asks ----------------------------------------------------------------------------
@@ -56,6 +54,11 @@ class GetRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class StatusRequest:
+    """Tell what the device is doing."""
+
+
+@dataclass(frozen=True, slots=True)
 class SetRequest:
     """Apply `change`, whole or not at all."""
 
@@ -63,8 +66,15 @@ class SetRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class ControlRequest:
+    """Apply `change`, whole or not at all."""
+
+    change: ControlChange
+
+
+@dataclass(frozen=True, slots=True)
 class BadRequest:
-    """Answer with `errno`, signed as it goes on the wire: negative for a set, positive for a get.
+    """Answer with `errno`, signed as it goes on the wire: negative for a change, else positive.
 
     `reason` is for the log: it names the line, and never holds key material.
     """
@@ -78,7 +88,8 @@ class Close:
     """End the connection without any (further) answer."""
 
 
-Request = GetRequest | SetRequest | BadRequest | Close
+Question = GetRequest | StatusRequest
+Request = Question | SetRequest | ControlRequest | BadRequest | Close
 
 
 # -- the connection --------------------------------------------------------------------------------
@@ -86,8 +97,8 @@ Request = GetRequest | SetRequest | BadRequest | Close
 
 class _State(Enum):
     IDLE = auto()
-    GET = auto()
-    SET = auto()
+    QUESTION = auto()
+    CHANGE = auto()
     FAILED = auto()
     CLOSED = auto()
 
@@ -102,7 +113,8 @@ class Connection:
     def __init__(self, resolve_zone: ResolveZone) -> None:
         self._resolve_zone = resolve_zone
         self._state = _State.IDLE
-        self._body = _SetBody(resolve_zone)
+        self._question: Question = GetRequest()
+        self._body: SetBody | ControlBody = ControlBody()  # an empty one, until a change begins
         self._failure: BadRequest | None = None
         # A line whose end has not arrived; of one that is too long, only enough to know that.
         self._partial = bytearray()
@@ -130,11 +142,11 @@ class Connection:
         return requests
 
     def receive_eof(self) -> list[Request]:
-        """Take the end of the stream: it ends a set as a blank line would. Nothing may follow."""
+        """Take the end of the stream: a change ends as at a blank line. Nothing may follow."""
         requests: list[Request] = []
-        if self._state is _State.SET and self._partial:
+        if self._state is _State.CHANGE and self._partial:
             self._take_line(bytes(self._partial), requests)
-        if self._state in (_State.SET, _State.FAILED):
+        if self._state in (_State.CHANGE, _State.FAILED):
             self._take_line(b"", requests)
         self._state = _State.CLOSED
         return requests
@@ -156,34 +168,39 @@ class Connection:
         if self._message_size > MAX_MESSAGE_SIZE:
             self._overflow(requests)
             return
-        if self._state is _State.SET:
-            self._take_set_line(line, requests)
+        if self._state is _State.CHANGE:
+            self._take_change_line(line, requests)
         elif self._state is _State.IDLE:
             self._take_first_line(line, requests)
-        elif self._state is _State.GET and not line:
-            requests.append(GetRequest())
+        elif self._state is _State.QUESTION and not line:
+            requests.append(self._question)
             self._start_message()
-        elif self._state is _State.GET:
-            self._fail(errno.EINVAL, "get=1 must be followed by a blank line")
+        elif self._state is _State.QUESTION:
+            self._fail(errno.EINVAL, "get=1 or status=1 must be followed by a blank line")
         if self._state is _State.FAILED and line in (b"", b"\r") and self._failure is not None:
             requests.append(self._failure)
             self._start_message()
 
     def _take_first_line(self, line: bytes, requests: list[Request]) -> None:
-        if line == b"get=1":
-            self._state = _State.GET
-        elif line == b"set=1":
-            self._state = _State.SET
-        else:
-            self._close(requests)
+        match line:
+            case b"get=1":
+                self._state, self._question = _State.QUESTION, GetRequest()
+            case b"status=1":
+                self._state, self._question = _State.QUESTION, StatusRequest()
+            case b"set=1":
+                self._state, self._body = _State.CHANGE, SetBody(self._resolve_zone)
+            case b"control=1":
+                self._state, self._body = _State.CHANGE, ControlBody()
+            case _:
+                self._close(requests)
 
-    def _take_set_line(self, line: bytes, requests: list[Request]) -> None:
+    def _take_change_line(self, line: bytes, requests: list[Request]) -> None:
         if len(line) > MAX_LINE_SIZE:
             self._fail(-errno.EIO, f"longer than {MAX_LINE_SIZE} bytes")
             return
         line = line.removesuffix(b"\r")
         if not line:
-            requests.append(SetRequest(self._body.finish()))
+            requests.append(_request_for(self._body))
             self._start_message()
             return
         try:
@@ -194,11 +211,11 @@ class Connection:
     def _fail(self, signed_errno: int, reason: str) -> None:
         self._state = _State.FAILED
         self._failure = BadRequest(signed_errno, f"line {self._line_number}: {reason}")
-        self._body = _SetBody(self._resolve_zone)
+        self._body = ControlBody()
 
     def _overflow(self, requests: list[Request]) -> None:
         if self._failure is None:
-            sign = 1 if self._state is _State.GET else -1
+            sign = 1 if self._state is _State.QUESTION else -1
             self._fail(sign * errno.EIO, f"the message is longer than {MAX_MESSAGE_SIZE} bytes")
         if self._failure is not None:
             requests.append(self._failure)
@@ -212,174 +229,13 @@ class Connection:
 
     def _start_message(self) -> None:
         self._state = _State.IDLE
-        self._body = _SetBody(self._resolve_zone)
+        self._body = ControlBody()
         self._failure = None
         self._message_size = 0
         self._line_number = 0
 
 
-# -- the body of a set -----------------------------------------------------------------------------
-
-
-class _PeerSection:
-    """The lines from one `public_key` to the next."""
-
-    __slots__ = (
-        "_allowed_ips",
-        "_earlier_allowed_ips",
-        "_endpoint",
-        "_persistent_keepalive_seconds",
-        "_preshared_key",
-        "_public_key",
-        "_remove",
-        "_replace_allowed_ips",
-        "_resolve_zone",
-        "_update_only",
-    )
-
-    def __init__(self, public_key: bytes, resolve_zone: ResolveZone) -> None:
-        self._public_key = public_key
-        self._resolve_zone = resolve_zone
-        self._remove = False
-        self._update_only = False
-        self._preshared_key: bytes | None = None
-        self._endpoint: Endpoint | None = None
-        self._persistent_keepalive_seconds: int | None = None
-        self._replace_allowed_ips = False
-        self._allowed_ips: list[AllowedIpChange] = []
-        # What stood above a `replace_allowed_ips`, each with its own "replace".
-        self._earlier_allowed_ips: list[tuple[bool, list[AllowedIpChange]]] = []
-
-    def take(self, key: bytes, value: bytes) -> bool:
-        """Take one line; False if there is no such key here. Raises ValueError for the value."""
-        match key:
-            case b"allowed_ip":
-                self._allowed_ips.append(grammar.allowed_ip(value))
-            case b"preshared_key":
-                self._preshared_key = grammar.key(value)
-            case b"endpoint":
-                self._endpoint = grammar.endpoint(value, self._resolve_zone)
-            case b"persistent_keepalive_interval":
-                self._persistent_keepalive_seconds = grammar.keepalive_seconds(value)
-            case b"replace_allowed_ips":
-                grammar.require_true(value)
-                self._start_allowed_ips_over()
-            case b"protocol_version":
-                grammar.require_version(value)
-            case b"remove":
-                grammar.require_true(value)
-                self._remove = True
-            case b"update_only":
-                grammar.require_true(value)
-                self._update_only = True
-            case _:
-                return False
-        return True
-
-    def changes(self) -> list[PeerChange]:
-        """Return what the lines said: one change, or more if allowed IPs were started over."""
-        if self._remove:
-            return [PeerChange(self._public_key, remove=True)]
-        changes = [
-            PeerChange(
-                self._public_key,
-                update_only=self._update_only,
-                replace_allowed_ips=replace,
-                allowed_ips=tuple(allowed_ips),
-            )
-            for replace, allowed_ips in self._earlier_allowed_ips
-        ]
-        changes.append(
-            PeerChange(
-                self._public_key,
-                update_only=self._update_only,
-                preshared_key=self._preshared_key,
-                endpoint=self._endpoint,
-                persistent_keepalive_seconds=self._persistent_keepalive_seconds,
-                replace_allowed_ips=self._replace_allowed_ips,
-                allowed_ips=tuple(self._allowed_ips),
-            )
-        )
-        return changes
-
-    def _start_allowed_ips_over(self) -> None:
-        # The lines above still count: they may take a prefix away from another peer.
-        if self._allowed_ips:
-            self._earlier_allowed_ips.append((self._replace_allowed_ips, self._allowed_ips))
-            self._allowed_ips = []
-        self._replace_allowed_ips = True
-
-
-class _SetBody:
-    """The lines of one set, collected into a `DeviceChange`."""
-
-    def __init__(self, resolve_zone: ResolveZone) -> None:
-        self._resolve_zone = resolve_zone
-        self._private_key: bytes | None = None
-        self._listen_port: int | None = None
-        self._fwmark: int | None = None
-        self._replace_peers = False
-        self._peer: _PeerSection | None = None
-        self._changes: list[PeerChange] = []
-
-    def take_line(self, line: bytes) -> None:
-        """Take one line without its end.
-
-        Raises ConfigurationError: EPROTO without `=`, EINVAL for a key or a value not understood.
-        """
-        key, equals, value = line.partition(b"=")
-        if not equals:
-            # Not shown: it might be a secret that lost its name.
-            raise ConfigurationError(errno.EPROTO, "there is no '=' in it")
-        try:
-            if key == b"public_key":
-                self._start_peer(grammar.key(value))
-                return
-            known = (
-                self._take_device(key, value)
-                if self._peer is None
-                else (self._peer.take(key, value))
-            )
-        except ValueError as expected:
-            name = key.decode("ascii")
-            shown = "" if key in _KEYS_OF_KEYS else f", not {ascii(value[:80])[1:]}"
-            raise ConfigurationError(errno.EINVAL, f"{name} must be {expected}{shown}") from None
-        if not known:
-            # A base64 key ends in "=", so what looks like a name may be a secret.
-            shown = f" {key.decode('ascii')}" if _NAME.fullmatch(key) else ""
-            place = "before the first" if self._peer is None else "after a"
-            raise ConfigurationError(errno.EINVAL, f"no setting{shown} {place} public_key")
-
-    def finish(self) -> DeviceChange:
-        """Return what the lines said."""
-        self._finish_peer()
-        return DeviceChange(
-            private_key=self._private_key,
-            listen_port=self._listen_port,
-            fwmark=self._fwmark,
-            replace_peers=self._replace_peers,
-            peers=tuple(self._changes),
-        )
-
-    def _take_device(self, key: bytes, value: bytes) -> bool:
-        match key:
-            case b"private_key":
-                self._private_key = grammar.key(value)
-            case b"listen_port":
-                self._listen_port = grammar.port(value)
-            case b"fwmark":
-                self._fwmark = grammar.fwmark(value)
-            case b"replace_peers":
-                grammar.require_true(value)
-                self._replace_peers = True
-            case _:
-                return False
-        return True
-
-    def _start_peer(self, public_key: bytes) -> None:
-        self._finish_peer()
-        self._peer = _PeerSection(public_key, self._resolve_zone)
-
-    def _finish_peer(self) -> None:
-        if self._peer is not None:
-            self._changes += self._peer.changes()
+def _request_for(body: SetBody | ControlBody) -> SetRequest | ControlRequest:
+    if isinstance(body, SetBody):
+        return SetRequest(body.finish())
+    return ControlRequest(body.finish())

@@ -10,16 +10,29 @@ import errno
 import logging
 import socket
 import traceback
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol, TypeVar, runtime_checkable
 
-from wgd.configuration import DeviceChange, DeviceState
+from wgd.configuration import ControlChange, DeviceChange, DeviceState
 from wgd.errors import ConfigurationError
-from wgd.uapi.format import get_answer, status
+from wgd.status import DeviceStatus
+from wgd.uapi.format import end_of_answer, get_answer, status_answer
 from wgd.uapi.grammar import ResolveZone
 from wgd.uapi.listener import BACKLOG
-from wgd.uapi.protocol import BadRequest, Close, Connection, GetRequest, Request, SetRequest
+from wgd.uapi.protocol import (
+    BadRequest,
+    Close,
+    Connection,
+    ControlRequest,
+    GetRequest,
+    Request,
+    SetRequest,
+    StatusRequest,
+)
 
 logger = logging.getLogger(__name__)
+
+Change = TypeVar("Change", DeviceChange, ControlChange)
 
 MAX_CONNECTIONS: Final = 256
 """Clients at once. For one more the one that has been silent longest between two messages is
@@ -39,8 +52,25 @@ class Configurable(Protocol):
         """Apply `change` whole; raises ConfigurationError when none of it was applied."""
 
 
+@runtime_checkable
+class Managed(Configurable, Protocol):
+    """A device that also answers `status` and `control`."""
+
+    def status(self) -> DeviceStatus:
+        """Return what it is doing: a consistent snapshot."""
+
+    def control(self, change: ControlChange) -> None:
+        """Apply `change` whole; raises ConfigurationError when none of it was applied.
+
+        With ENOENT for a public key that is no peer's.
+        """
+
+
 class UapiServer:
-    """Serves the configuration protocol on one listening unix socket."""
+    """Serves the configuration protocol on one listening unix socket.
+
+    A `device` that is not `Managed` refuses `status` and `control` with EOPNOTSUPP.
+    """
 
     def __init__(
         self, device: Configurable, resolve_zone: ResolveZone = socket.if_nametoindex
@@ -119,32 +149,51 @@ class UapiServer:
             await asyncio.sleep(0)  # Pipelined requests of one client take turns with the others.
         return True
 
-    async def _answer_to(self, request: GetRequest | SetRequest | BadRequest) -> bytes:
+    async def _answer_to(
+        self, request: GetRequest | StatusRequest | SetRequest | ControlRequest | BadRequest
+    ) -> bytes:
         match request:
             case GetRequest():
-                return await self._get()
+                return await _shown(lambda: get_answer(self._device.get()))
+            case StatusRequest():
+                return await _shown(lambda: status_answer(self._managed().status()))
             case SetRequest():
-                return self._set(request.change)
+                return _changed(self._device.set, request.change)
+            case ControlRequest():
+                return _changed(self._control, request.change)
             case BadRequest():
                 _log_refusal(request.errno, request.reason)
-                return status(request.errno)
+                return end_of_answer(request.errno)
 
-    async def _get(self) -> bytes:
-        try:
-            parts = []
-            for part in get_answer(self._device.get()):
-                parts.append(part)
-                await asyncio.sleep(0)
-            return b"".join(parts)
-        except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
-            return status(_errno_of(error))
+    def _control(self, change: ControlChange) -> None:
+        self._managed().control(change)
 
-    def _set(self, change: DeviceChange) -> bytes:
-        try:
-            self._device.set(change)
-        except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
-            return status(-_errno_of(error))
-        return status(0)
+    def _managed(self) -> Managed:
+        if isinstance(self._device, Managed):
+            return self._device
+        raise ConfigurationError(
+            errno.EOPNOTSUPP, "the program this tunnel is in offers neither status nor control"
+        )
+
+
+async def _shown(answer: Callable[[], Iterable[bytes]]) -> bytes:
+    """Return an answer that is made in parts, with a turn for others after each."""
+    try:
+        parts = []
+        for part in answer():
+            parts.append(part)
+            await asyncio.sleep(0)
+        return b"".join(parts)
+    except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
+        return end_of_answer(_errno_of(error))
+
+
+def _changed(apply: Callable[[Change], None], change: Change) -> bytes:
+    try:
+        apply(change)
+    except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
+        return end_of_answer(-_errno_of(error))
+    return end_of_answer(0)
 
 
 def _errno_of(error: Exception) -> int:
