@@ -7,18 +7,19 @@ other keys the last one counts, and every `[Peer]` replaces the allowed IPs the 
 An error names the line and, where it looks like one, the key; never a value that may be a secret.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from wgd.addresses import Endpoint
-from wgd.configuration import NO_KEY, AllowedIpChange, DeviceChange, PeerChange
+from wgd.configuration import NO_KEY, AllowedIpChange, DeviceChange, DeviceState, PeerChange
 from wgd.ctl import values
 from wgd.ctl.errors import ConfigFileError, ValueTextError
 from wgd.uapi.client import Device, Peer
 
-ReadEndpoint = Callable[[str], Endpoint]
+ReadEndpoint = Callable[[str], Endpoint | None]
 Warn = Callable[[str], None]
 OnLine = Callable[[int, int], None]
 """Told how many lines of how many have been read."""
@@ -31,13 +32,20 @@ _NAME: Final = re.compile(r"[A-Za-z]{1,24}")
 
 
 def parse(
-    text: bytes, *, read_endpoint: ReadEndpoint, warn: Warn, on_line: OnLine = lambda _, __: None
+    text: bytes,
+    *,
+    read_endpoint: ReadEndpoint,
+    warn: Warn,
+    on_line: OnLine = lambda _, __: None,
+    keep_host_names: bool = False,
 ) -> DeviceChange:
     """Return what a configuration file says; what it does not say is None.
 
-    Raises ConfigFileError.
+    With `keep_host_names`, an endpoint given by a name has that in `endpoint_host`, and
+    `read_endpoint` may return None for a name that is not to be looked up now. Raises
+    ConfigFileError.
     """
-    reader = _Reader(read_endpoint, warn)
+    reader = _Reader(read_endpoint, warn, keep_host_names=keep_host_names)
     lines = text.split(b"\n")
     for number, line in enumerate(lines, 1):
         on_line(number, len(lines))
@@ -63,9 +71,19 @@ def whole(change: DeviceChange) -> DeviceChange:
     )
 
 
-def render(device: Device) -> str:
+def render(device: Device | DeviceState) -> str:
     """Return a device as a configuration file."""
     return "\n".join(["".join(_interface_lines(device))] + [_peer_text(p) for p in device.peers])
+
+
+def names_host(endpoint: str) -> bool:
+    """Whether the host of an endpoint as people write it is a name, not an address."""
+    host = endpoint.rpartition(":")[0].strip("[]").partition("%")[0]
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return True
+    return False
 
 
 # -- reading ---------------------------------------------------------------------------------------
@@ -77,6 +95,7 @@ class _PeerSection:
     public_key: bytes | None = None
     preshared_key: bytes | None = None
     endpoint: Endpoint | None = None
+    endpoint_host: str | None = None
     persistent_keepalive_seconds: int | None = None
     replace_allowed_ips: bool = True
     allowed_ips: list[AllowedIpChange] = field(default_factory=list)
@@ -88,6 +107,7 @@ class _PeerSection:
             self.public_key,
             preshared_key=self.preshared_key,
             endpoint=self.endpoint,
+            endpoint_host=self.endpoint_host,
             persistent_keepalive_seconds=self.persistent_keepalive_seconds,
             replace_allowed_ips=self.replace_allowed_ips,
             allowed_ips=tuple(self.allowed_ips),
@@ -97,8 +117,9 @@ class _PeerSection:
 class _Reader:
     """Takes lines without blanks and comments."""
 
-    def __init__(self, read_endpoint: ReadEndpoint, warn: Warn) -> None:
+    def __init__(self, read_endpoint: ReadEndpoint, warn: Warn, *, keep_host_names: bool) -> None:
         self._read_endpoint = read_endpoint
+        self._keep_host_names = keep_host_names
         self._warn = warn
         self._private_key: bytes | None = None
         self._listen_port: int | None = None
@@ -153,6 +174,8 @@ class _Reader:
                 peer.preshared_key = values.key(value)
             case "endpoint":
                 peer.endpoint = self._read_endpoint(value)
+                is_name = self._keep_host_names and names_host(value)
+                peer.endpoint_host = value if is_name else None
             case "persistentkeepalive":
                 peer.persistent_keepalive_seconds = values.keepalive_seconds(value)
             case "allowedips":
@@ -178,7 +201,7 @@ class _Reader:
 # -- writing ---------------------------------------------------------------------------------------
 
 
-def _interface_lines(device: Device) -> Iterator[str]:
+def _interface_lines(device: Device | DeviceState) -> Iterator[str]:
     yield "[Interface]\n"
     if device.listen_port:
         yield f"ListenPort = {device.listen_port}\n"

@@ -1,0 +1,275 @@
+"""What was done to the system, written down before it is done, so that it can always be undone.
+
+One file an interface, in /run: it does not outlive the system. It is replaced whole at each step,
+so whoever is killed at any moment leaves a true one. It holds no keys.
+
+Root does what a journal says, so only root's is believed. A daemon that has become another user can
+read its own, and say in a file beside it that all was undone.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from wgd.quick.config import Hooks
+from wgd.quick.dns import Dns
+from wgd.quick.errors import QuickError
+from wgd.quick.firewall import Firewall
+from wgd.quick.launch import Daemon
+from wgd.quick.steps import Addresses, LinkUp, Mark, Routes, Rules, Step, Sysctl
+
+logger = logging.getLogger(__name__)
+
+DIRECTORY: Final = Path("/run/wgd")
+
+_VERSION: Final = 1
+_KINDS: Final[dict[str, type[Any]]] = {
+    kind.kind: kind
+    for kind in (Addresses, Daemon, Dns, Firewall, LinkUp, Mark, Routes, Rules, Sysctl)
+}
+
+
+@dataclass(slots=True)
+class Record:
+    """The content of a journal.
+
+    `namespace` is the inode of the network namespace; `by_daemon` says that a `wgd --config` has
+    made it, which also undoes it. `began` names the hooks that were begun.
+    """
+
+    interface: str
+    namespace: int = 0
+    by_daemon: bool = False
+    hooks: Hooks = field(default_factory=Hooks)
+    began: list[str] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+
+
+def own_namespace() -> int:
+    """Return the inode of our network namespace."""
+    return Path("/proc/self/ns/net").stat().st_ino
+
+
+class Journal:
+    """The journal of one interface in `directory`; with None it is in memory only."""
+
+    def __init__(self, record: Record, directory: Path | None) -> None:
+        self.record = record
+        self._directory = directory
+
+    @classmethod
+    def find(cls, interface: str, directory: Path | None) -> "Journal | None":
+        """Return the journal that is there, None if there is none. Raises QuickError."""
+        if directory is None:
+            return None
+        path = _path(directory, interface)
+        try:
+            with path.open(encoding="utf-8") as file:
+                owner = os.fstat(file.fileno()).st_uid
+                text = file.read()
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise QuickError(f"cannot read {path}: {error}") from None
+        if _is_done(directory, interface):
+            return None
+        if owner not in (0, os.geteuid()):
+            raise QuickError(f"{path} belongs to user {owner}, not to root: remove it")
+        try:
+            return cls(_from_json(json.loads(text)), directory)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise QuickError(
+                f"{path} is no journal of this wgd ({error}): take {interface} down by hand, then "
+                "remove the file"
+            ) from None
+
+    @staticmethod
+    def is_readable(interface: str, directory: Path) -> bool:
+        """Whether there is a journal that we may read."""
+        return os.access(_path(directory, interface), os.R_OK)
+
+    def step(self, step: Step) -> None:
+        """Write down a step that is to be done next."""
+        self.record.steps.append(step)
+        self.write()
+
+    def began(self, hook: str) -> None:
+        """Write down that hooks are to be run next."""
+        self.record.began.append(hook)
+        self.write()
+
+    def write(self) -> None:
+        """Put the file in place, whole. Raises OSError."""
+        if self._directory is None:
+            return
+        path = _path(self._directory, self.record.interface)
+        temporary = _temporary(self._directory, self.record.interface)
+        text = json.dumps(_as_json(self.record))
+        try:
+            self._directory.mkdir(mode=0o755, exist_ok=True)
+            temporary.touch(0o600)
+            temporary.write_text(text, "utf-8")
+            _done(self._directory, self.record.interface).unlink(missing_ok=True)
+            temporary.replace(path)
+        except PermissionError:
+            if not path.exists():
+                raise
+            # Root wrote it, before we became another user: all the steps are in it.
+
+    def remove(self) -> None:
+        """Remove the file, or say that it is done with where that is not allowed."""
+        if self._directory is None:
+            return
+        interface = self.record.interface
+        path, done = _path(self._directory, interface), _done(self._directory, interface)
+        try:
+            _temporary(self._directory, interface).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+            done.unlink(missing_ok=True)
+        except PermissionError:
+            done.write_text("done\n")
+
+    def hand_over(self, uid: int, gid: int) -> None:
+        """Let a user that we are about to become read the journal, and say that it is done with.
+
+        Raises OSError.
+        """
+        path = None if self._directory is None else _path(self._directory, self.record.interface)
+        if self._directory is None or path is None or os.geteuid() != 0 or not path.exists():
+            return
+        os.chown(path, 0, gid)
+        path.chmod(0o640)
+        done = _done(self._directory, self.record.interface)
+        done.touch(0o600)
+        os.chown(done, uid, gid)
+
+    def others(self) -> Iterator["Journal"]:
+        """Yield the journals of the other interfaces in the same network namespace.
+
+        Raises QuickError for one that cannot be read.
+        """
+        paths = sorted(self._directory.glob("*.json")) if self._directory is not None else []
+        for path in paths:
+            if path.stem != self.record.interface:
+                other = Journal.find(path.stem, self._directory)
+                if other is not None and other.record.namespace == self.record.namespace:
+                    yield other
+
+
+@contextlib.contextmanager
+def lock(interface: str, directory: Path) -> Iterator[None]:
+    """Be the only one that works on an interface. Raises QuickError if somebody else does."""
+    path = directory / f"{interface}.lock"
+    try:
+        directory.mkdir(mode=0o755, exist_ok=True)
+        descriptor = _lock(path)
+    except BlockingIOError:
+        raise QuickError(
+            f"somebody else is bringing {interface} up or down: wait until that is done"
+        ) from None
+    except OSError as error:
+        raise QuickError(
+            f"cannot write in {directory}: {error.strerror}; run this as root"
+        ) from None
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _lock(path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Whoever had it before may have removed the file in between: then it locks nothing.
+            if os.path.samestat(os.fstat(descriptor), path.stat()):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def give_back_sysctl(step: Sysctl, journal: Journal) -> bool:
+    """Leave a sysctl that another interface needs, too, and let that one put it back.
+
+    Returns whether there is such an interface, or may be.
+    """
+    try:
+        for other in journal.others():
+            for n, theirs in enumerate(other.record.steps):
+                if isinstance(theirs, Sysctl) and theirs.name == step.name:
+                    if theirs.before == theirs.value:
+                        other.record.steps[n] = dataclasses.replace(theirs, before=step.before)
+                        other.write()
+                    return True
+    except QuickError as error:
+        logger.info("event=sysctl_left name=%s reason=%r", step.name, str(error))
+        return True
+    return False
+
+
+def _path(directory: Path, interface: str) -> Path:
+    return directory / f"{interface}.json"
+
+
+def _done(directory: Path, interface: str) -> Path:
+    return directory / f"{interface}.done"
+
+
+def _is_done(directory: Path, interface: str) -> bool:
+    try:
+        return _done(directory, interface).stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
+def _temporary(directory: Path, interface: str) -> Path:
+    return directory / f".{interface}.json.new"
+
+
+def _as_json(record: Record) -> dict[str, Any]:
+    return {
+        "version": _VERSION,
+        "interface": record.interface,
+        "namespace": record.namespace,
+        "by_daemon": record.by_daemon,
+        "hooks": dataclasses.asdict(record.hooks),
+        "began": record.began,
+        "steps": [{"kind": step.kind, **dataclasses.asdict(step)} for step in record.steps],  # type: ignore[call-overload]
+    }
+
+
+def _from_json(document: dict[str, Any]) -> Record:
+    if document["version"] != _VERSION:
+        raise ValueError(f"version {document['version']!r}")
+    hooks = {name: tuple(commands) for name, commands in document["hooks"].items()}
+    return Record(
+        interface=document["interface"],
+        namespace=document["namespace"],
+        by_daemon=document["by_daemon"],
+        hooks=Hooks(**hooks),
+        began=list(document["began"]),
+        steps=[_step(step) for step in document["steps"]],
+    )
+
+
+def _step(document: dict[str, Any]) -> Step:
+    fields = {name: _frozen(value) for name, value in document.items() if name != "kind"}
+    step: Step = _KINDS[document["kind"]](**fields)
+    return step
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
