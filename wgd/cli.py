@@ -5,7 +5,7 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -14,7 +14,10 @@ from wgd.background import Ready, ensure_standard_descriptors, run_in_background
 from wgd.dataplane.choice import MAX_WORKERS, DataPlaneName, DataPlaneOptions
 from wgd.errors import WgdError
 from wgd.interface_name import check_interface_name
-from wgd.logs import LEVELS, Logs
+from wgd.logs import LEVELS
+from wgd.service.descriptors import take
+from wgd.service.privileges import User
+from wgd.service.upgrade import Command
 from wgd.uapi.socket_policy import (
     DEFAULT_BUNDLE_IDS,
     SocketPolicy,
@@ -23,18 +26,24 @@ from wgd.uapi.socket_policy import (
 )
 
 if TYPE_CHECKING:
-    from wgd.daemon import Options
+    from wgd.logs import LogFormat
 
 _ENVIRONMENT = """\
 environment:
-  LOG_LEVEL=verbose|error|silent  what is logged to stdout (default: error)
-  WG_PROCESS_FOREGROUND=1         the same as --foreground
-  WG_TUN_FD=N                     use the TUN device open as descriptor N
-  WG_UAPI_FD=N                    use the listening UAPI socket open as descriptor N
-  WG_TUN_NAME_FILE=FILE           macOS: where to write the name that "utun" became
-  WGD_UAPI_POLICY, WGD_UAPI_DIR   the same as the options
-  WGD_DATAPLANE, WGD_WORKERS      the same as the options
-  WGD_NO_OFFLOAD=1                the same as --no-offload
+  LOG_LEVEL=verbose|info|error|silent  what is logged to stdout (default: error)
+  WG_PROCESS_FOREGROUND=1  the same as --foreground
+  WG_TUN_FD=N              use the TUN device open as descriptor N
+  WG_UAPI_FD=N             use the listening UAPI socket open as descriptor N
+  WG_TUN_NAME_FILE=FILE    macOS: where to write the name that "utun" became
+  WGD_NO_OFFLOAD=1         the same as --no-offload
+  WGD_UAPI_POLICY, WGD_UAPI_DIR, WGD_DATAPLANE, WGD_WORKERS, WGD_CONFIG, WGD_USER, WGD_METRICS,
+  WGD_METRICS_GROUP, WGD_KEYLOG, WGD_LOG_FORMAT  the same as the options
+  NOTIFY_SOCKET, WATCHDOG_USEC, LISTEN_FDS       from systemd
+
+signals:
+  INT, TERM  end (in the foreground HUP, too)
+  USR1       log everything, or again what LOG_LEVEL says
+  USR2       go on as the program that is now installed: the tunnel stays, the process too
 """
 
 
@@ -45,20 +54,8 @@ class _Parser(argparse.ArgumentParser):
         raise WgdError(f"{message} (try: wgd --help)")
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Run `wgd` and exit: 0 when it is ready (or has ended well in the foreground), else 1."""
-    try:
-        ensure_standard_descriptors()
-        status = _run(arguments, os.environ)
-    except WgdError as error:
-        sys.stderr.write(f"wgd: {error}\n")
-        status = 1
-    except KeyboardInterrupt:
-        status = 128 + signal.SIGINT
-    sys.exit(status)
-
-
-def _run(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> int:
+def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
+    """Return the parser of `wgd`'s arguments, with the defaults that `environment` gives."""
     parser = _Parser(
         prog="wgd",
         description="A userspace WireGuard daemon: makes the TUN interface INTERFACE and serves "
@@ -110,9 +107,65 @@ def _run(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> int
         default=environment.get("WGD_NO_OFFLOAD") == "1",
         help="never let the kernel join or cut packets (GSO, GRO), should its driver fail at it",
     )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        default=environment.get("WGD_CONFIG") or None,
+        help="configure the interface as `wgdctl up FILE` does, and undo it at the end",
+    )
+    parser.add_argument(
+        "--user",
+        metavar="NAME",
+        default=environment.get("WGD_USER") or None,
+        help="go on as this user when everything is open, with CAP_NET_ADMIN and no other power",
+    )
+    parser.add_argument(
+        "--metrics",
+        metavar="ADDRESS",
+        default=environment.get("WGD_METRICS") or None,
+        help="serve Prometheus metrics and the status of the peers: HOST:PORT, or unix:PATH, or "
+        "unix for /run/wgd/INTERFACE.sock",
+    )
+    parser.add_argument(
+        "--metrics-group",
+        metavar="GROUP",
+        default=environment.get("WGD_METRICS_GROUP") or None,
+        help="who may connect to the unix socket of --metrics (default: root only)",
+    )
+    parser.add_argument(
+        "--keylog",
+        metavar="FILE",
+        default=environment.get("WGD_KEYLOG") or None,
+        help="append the keys of every handshake to FILE, for Wireshark: whoever has it can read "
+        "all that was sent",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default=environment.get("WGD_LOG_FORMAT") or "text",
+        help="one event a line, as key=value (text, the default) or as a JSON object",
+    )
     parser.add_argument("--version", action="version", version=f"wgd {__version__}")
-    parsed = parser.parse_args(arguments)
+    # For ourselves: whether the program on disk would start with these arguments.
+    parser.add_argument("--check", action="store_true", help=argparse.SUPPRESS)
+    return parser
 
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run `wgd` and exit: 0 when it is ready (or has ended well in the foreground), else 1."""
+    try:
+        ensure_standard_descriptors()
+        status = _run(arguments, os.environ)
+    except WgdError as error:
+        sys.stderr.write(f"wgd: {error}\n")
+        status = 1
+    except KeyboardInterrupt:
+        status = 128 + signal.SIGINT
+    sys.exit(status)
+
+
+def _run(arguments: Sequence[str] | None, environment: MutableMapping[str, str]) -> int:
+    parsed = make_parser(environment).parse_args(arguments)
     interface: str = parsed.interface
     check_interface_name(interface)
     level = environment.get("LOG_LEVEL", "")
@@ -126,33 +179,68 @@ def _run(arguments: Sequence[str] | None, environment: Mapping[str, str]) -> int
     dataplane = DataPlaneOptions(
         _dataplane(parsed.dataplane), _workers(parsed.workers), offload=not parsed.no_offload
     )
+    log_format = _log_format(parsed.log_format)
+    user = User.named(parsed.user) if parsed.user else None
+    if parsed.check:
+        return _check(dataplane)
+    command = Command.of_this_process(environment)
+    handed = take(environment, os.getpid())
     tun_fd = _descriptor(environment, "WG_TUN_FD")
     uapi_fd = _descriptor(environment, "WG_UAPI_FD")
+    if handed.tun and tun_fd is not None:
+        raise WgdError(f"WG_TUN_FD={tun_fd} and LISTEN_FDNAMES both give a TUN device: leave one")
+    if (handed.uapi, handed.uapi_own) != (None, None) and uapi_fd is not None:
+        raise WgdError(f"WG_UAPI_FD={uapi_fd} and LISTEN_FDNAMES both give a socket: leave one")
 
     def serve(ready: Ready) -> int:
         # Imported here, so that a bad name or --help does not wait for the crypto library.
-        from wgd.daemon import Options
+        from wgd.daemon import Options, start
 
-        options = Options(interface, place, tun_fd, uapi_fd, dataplane)
-        return _serve(options, level or "error", ready)
+        return start(
+            Options(
+                interface,
+                place,
+                tun_fd=tun_fd,
+                uapi_fd=uapi_fd,
+                handed=handed,
+                dataplane=dataplane,
+                config=_absolute(parsed.config),
+                user=user,
+                metrics=parsed.metrics,
+                metrics_group=parsed.metrics_group,
+                keylog=_absolute(parsed.keylog),
+                log_level=level if level in LEVELS else "error",
+                log_format=log_format,
+                command=command,
+            ),
+            ready,
+        )
 
-    if foreground:
+    if foreground or handed.is_some:
+        # Who hands us descriptors, by our process id, wants this process and no child of it.
         return serve(lambda: None)
     return run_in_background(serve, keep_output=level not in ("", "silent"))
 
 
-def _serve(options: "Options", level: str, ready: Ready) -> int:
-    from wgd.daemon import serve
+def _check(dataplane: DataPlaneOptions) -> int:
+    """Load all that a start would load; raises WgdError."""
+    import wgd.daemon  # noqa: F401 - whether it can be imported is the question
+    from wgd.dataplane.choice import choose
 
-    log = Logs(level if level in LEVELS else "error", options.interface)
-    try:
-        serve(options, ready)
-    except (WgdError, OSError) as error:
-        sys.stderr.write(f"wgd: {error}\n")
-        return 1
-    finally:
-        log.close()
+    choose(dataplane)
     return 0
+
+
+def _absolute(path: str | None) -> Path | None:
+    return Path(path).absolute() if path else None
+
+
+def _log_format(text: str) -> "LogFormat":
+    """Return the format of that name; argparse does not check what the environment says."""
+    match text:
+        case "text" | "json":
+            return text
+    raise WgdError(f"WGD_LOG_FORMAT={text!r} is no format: give text or json")
 
 
 def _policy(text: str) -> SocketPolicy:

@@ -15,12 +15,12 @@ from tests.testbed.waiting import wait_until
 
 pytestmark = [pytest.mark.netns, pytest.mark.slow]
 
-# On SIGUSR1 Python waits in a C function without giving the interpreter lock away (PyDLL): no
+# On SIGVTALRM Python waits in a C function without giving the interpreter lock away (PyDLL): no
 # thread of the daemon can run Python meanwhile, but the CPU stays free for the others.
 HELD_BY_A_SIGNAL = """\
 import ctypes, signal, sys
 libc = ctypes.PyDLL(None)
-signal.signal(signal.SIGUSR1, lambda *_: libc.usleep(2_000_000))
+signal.signal(signal.SIGVTALRM, lambda *_: libc.usleep(2_000_000))
 from wgd.cli import main
 main(sys.argv[1:])
 """
@@ -62,7 +62,7 @@ def test_traffic_goes_on_without_python(testbed: Testbed, engine: str) -> None:
         )
         time.sleep(HOLD_AT)  # the one thing to wait for is time itself
         for end in (left, right):
-            end.daemon.signal(signal.SIGUSR1)
+            end.daemon.signal(signal.SIGVTALRM)
         output, _ = client.communicate(timeout=30)
         assert client.returncode == 0, output
     finally:

@@ -21,6 +21,7 @@ from tests.testbed.waiting import wait_until
 OTHER_DAEMON = os.environ.get("WGD_TEST_DAEMON")
 
 _END_SECONDS = 5
+_JANITOR = "wgd-janitor"
 _MARKER = "WGD_TESTBED_MARKER"
 _CONTRACT_VARIABLES = (
     "WG_TUN_FD",
@@ -28,6 +29,12 @@ _CONTRACT_VARIABLES = (
     "WG_PROCESS_FOREGROUND",
     "WG_TUN_NAME_FILE",
     "LOG_LEVEL",
+    "NOTIFY_SOCKET",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
 )
 
 
@@ -64,6 +71,13 @@ def _is_alive(pid: int) -> bool:
     except OSError:
         return False
     return state not in "ZX"
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 class Program:
@@ -159,8 +173,8 @@ class Daemon:
 
     @property
     def pid(self) -> int:
-        """The daemon's process."""
-        pids = self.program.pids()
+        """The daemon's process; the janitor of one that has given up root does not count."""
+        pids = [pid for pid in self.program.pids() if _name(pid) != _JANITOR]
         assert len(pids) == 1, f"expected one process, there are {pids}"
         return pids[0]
 

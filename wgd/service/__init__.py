@@ -1,0 +1,1 @@
+"""Life under a service manager: readiness, handed descriptors, kept state, upgrades, privileges."""

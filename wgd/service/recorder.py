@@ -1,0 +1,277 @@
+"""Keeps the configuration of a tunnel written down while it changes, and makes it whole again.
+
+The messages are what a client would say on the UAPI socket: `set=1`, and for host names of
+endpoints `control=1`. One is for ourselves: `sessions=1` names the peers that had a session when
+the program was replaced, so that the next one does their handshakes before packets get lost.
+"""
+
+import asyncio
+import errno
+import logging
+import socket
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
+
+from wgd.configuration import (
+    NO_KEY,
+    AllowedIpChange,
+    ControlChange,
+    DeviceChange,
+    DeviceState,
+    PeerChange,
+    PeerState,
+)
+from wgd.constants import REJECT_AFTER_TIME_NS
+from wgd.errors import ConfigurationError, WgdError
+from wgd.service.state import StateFile
+from wgd.status import DeviceStatus
+from wgd.uapi import grammar
+from wgd.uapi.client_protocol import PEERS_PER_PART, set_request
+from wgd.uapi.control import control_request
+from wgd.uapi.protocol import BadRequest, Connection, ControlRequest, SetRequest
+
+logger = logging.getLogger(__name__)
+
+_SESSIONS: Final = b"sessions=1\n"
+_GROWTH: Final = 2
+_SMALL_SIZE: Final = 256 * 1024
+"""A new snapshot is due when the messages are more than `_GROWTH` times the last one, and this."""
+
+
+class Recorded(Protocol):
+    """What is written down: a tunnel."""
+
+    def get(self) -> DeviceState:
+        """Return a consistent snapshot."""
+
+    def set(self, change: DeviceChange) -> None:
+        """Apply `change` whole, or raise ConfigurationError."""
+
+    def status(self) -> DeviceStatus:
+        """Return what it is doing."""
+
+
+class Restored(Protocol):
+    """What is made whole again: the tunnel, as the UAPI server sees it."""
+
+    def set(self, change: DeviceChange) -> None:
+        """Apply `change` whole, or raise ConfigurationError."""
+
+    def control(self, change: ControlChange) -> None:
+        """Apply `change` whole, or raise ConfigurationError."""
+
+
+class Recorder:
+    """Stands before a tunnel and writes down, from `start` on, every change that it has taken."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, device: Recorded) -> None:
+        self._loop = loop
+        self._device = device
+        self._state: StateFile | None = None
+        self._hosts: dict[bytes, str] = {}
+        """The endpoints given by name, by the peers' public keys."""
+        self._snapshot_size = 0
+        self._since: list[bytes] | None = None
+        """What has changed while a new snapshot is being made."""
+        self._task: asyncio.Task[None] | None = None
+        self._is_whole = True
+        self._is_finished = False
+
+    def start(self, state: StateFile) -> None:
+        """Write down everything as it is, and what changes from now on. Raises OSError."""
+        device = self._device.get()
+        state.replace(b"".join(snapshot(device, self._hosts_of(device))))
+        self._snapshot_size = state.size
+        self._state = state
+
+    def get(self) -> DeviceState:
+        """Return a consistent snapshot."""
+        return self._device.get()
+
+    def status(self) -> DeviceStatus:
+        """Return what the device is doing."""
+        return self._device.status()
+
+    def set(self, change: DeviceChange) -> None:
+        """Apply `change` whole, or raise ConfigurationError; EAGAIN once all was handed over."""
+        if self._is_finished:
+            raise ConfigurationError(errno.EAGAIN, "the program is being replaced: try again")
+        messages = b"" if self._state is None else b"".join(set_request(change))
+        self._device.set(change)
+        hosts = self._note_hosts(change)
+        if self._state is None:
+            return
+        if change.listen_port == 0:
+            # Whoever comes after us must have the port that we got.
+            messages += b"".join(set_request(DeviceChange(listen_port=self.get().listen_port)))
+        if hosts:
+            messages += control_request(ControlChange(endpoint_hosts=hosts))
+        self._record(messages)
+
+    def note_port(self) -> None:
+        """Write down the port the device has now: a free one is found when the link goes up."""
+        self._record(b"".join(set_request(DeviceChange(listen_port=self.get().listen_port))))
+
+    def close(self) -> None:
+        """Write nothing more."""
+        if self._task is not None:
+            self._task.cancel()
+            self._task = None
+
+    def finish(self, state: StateFile, now_wall_ns: int) -> None:
+        """Write down everything as it is now, with the endpoints as roamed, for who comes next.
+
+        No change is taken any more: it would be lost. Raises OSError, and then nothing has changed.
+        """
+        self.close()
+        device = self._device.get()
+        state.replace(
+            b"".join(snapshot(device, self._hosts_of(device))) + sessions(device, now_wall_ns)
+        )
+        self._is_finished = True
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    def _note_hosts(self, change: DeviceChange) -> tuple[tuple[bytes, str], ...]:
+        """Remember and return the hosts of endpoints in a change; forget those it replaces."""
+        if change.replace_peers:
+            self._hosts.clear()
+        found: dict[bytes, str] = {}
+        for peer in change.peers:
+            if peer.remove or peer.endpoint is not None:
+                self._hosts.pop(peer.public_key, None)
+                found.pop(peer.public_key, None)
+            if peer.endpoint_host is not None and not peer.remove:
+                found[peer.public_key] = peer.endpoint_host
+        self._hosts.update(found)
+        return tuple(found.items())
+
+    def _hosts_of(self, state: DeviceState) -> tuple[tuple[bytes, str], ...]:
+        there = {peer.public_key for peer in state.peers}
+        return tuple(one for one in self._hosts.items() if one[0] in there)
+
+    def _record(self, messages: bytes) -> None:
+        if self._state is None:
+            return
+        if self._since is not None:
+            self._since.append(messages)
+        try:
+            self._state.append(messages)
+        except OSError as error:
+            self._failed(error)
+        if self._state.size > max(_GROWTH * self._snapshot_size, _SMALL_SIZE) or not self._is_whole:
+            self._start_snapshot()
+
+    def _start_snapshot(self) -> None:
+        if self._task is None and self._state is not None:
+            self._since = []
+            self._task = self._loop.create_task(self._write_snapshot(self._state, self._since))
+
+    async def _write_snapshot(self, state: StateFile, since: list[bytes]) -> None:
+        """Replace the messages by a snapshot, made in slices: the loop has other things to do.
+
+        `since` gets what has changed meanwhile.
+        """
+        since.clear()  # what came before this task had its first turn is in the snapshot
+        device = self._device.get()
+        parts = []
+        for part in snapshot(device, self._hosts_of(device)):
+            parts.append(part)
+            await asyncio.sleep(0)
+        try:
+            state.replace(b"".join(parts + since))
+            self._is_whole = True
+        except OSError as error:
+            self._failed(error)
+        self._snapshot_size = state.size
+        self._since = self._task = None
+
+    def _failed(self, error: OSError) -> None:
+        if self._is_whole:
+            logger.error("event=state_not_kept reason=%r", error.strerror)
+        self._is_whole = False
+
+
+# -- what the messages say -------------------------------------------------------------------------
+
+
+def snapshot(state: DeviceState, hosts: tuple[tuple[bytes, str], ...]) -> Iterator[bytes]:
+    """Yield in parts the messages that make any device what `state` shows.
+
+    `hosts` are the peers whose endpoint is to be looked up again, by name.
+    """
+    device = DeviceChange(
+        private_key=state.private_key,
+        listen_port=state.listen_port,
+        fwmark=state.fwmark,
+        replace_peers=True,
+    )
+    yield b"".join(set_request(device))
+    for first in range(0, len(state.peers), PEERS_PER_PART):
+        peers = state.peers[first : first + PEERS_PER_PART]
+        yield b"".join(set_request(DeviceChange(peers=tuple(map(_as_change, peers)))))
+    if hosts:
+        yield control_request(ControlChange(endpoint_hosts=hosts))
+
+
+def _as_change(peer: PeerState) -> PeerChange:
+    return PeerChange(
+        peer.public_key,
+        preshared_key=None if peer.preshared_key == NO_KEY else peer.preshared_key,
+        endpoint=peer.endpoint,
+        persistent_keepalive_seconds=peer.persistent_keepalive_seconds or None,
+        allowed_ips=tuple(map(AllowedIpChange, peer.allowed_ips)),
+    )
+
+
+def sessions(state: DeviceState, now_wall_ns: int) -> bytes:
+    """Return the message that names the peers which have a session at `now_wall_ns` (Unix time)."""
+    oldest_ns = now_wall_ns - REJECT_AFTER_TIME_NS
+    keys = [peer.public_key for peer in state.peers if peer.last_handshake_ns > oldest_ns]
+    return _SESSIONS + b"".join(b"public_key=%s\n" % key.hex().encode() for key in keys) + b"\n"
+
+
+def restore(messages: bytes, device: Restored) -> tuple[bytes, ...]:
+    """Make `device` what the messages say; return the peers that had a session (public keys).
+
+    A message that is not understood, or that the device refuses, is left out and logged; the rest
+    still counts.
+    """
+    had_session: tuple[bytes, ...] = ()
+    for message in _split(messages):
+        if message.startswith(_SESSIONS):
+            had_session = tuple(_keys(message))
+            continue
+        try:
+            _apply(message, device)
+        except WgdError as error:
+            logger.error("event=state_refused reason=%r", str(error))  # noqa: TRY400 - enough said
+    return had_session
+
+
+def _split(messages: bytes) -> Iterable[bytes]:
+    return (message + b"\n\n" for message in messages.split(b"\n\n") if message.strip(b"\n"))
+
+
+def _apply(message: bytes, device: Restored) -> None:
+    requests = Connection(socket.if_nametoindex).receive_data(message)
+    for request in requests:
+        match request:
+            case SetRequest():
+                device.set(request.change)
+            case ControlRequest():
+                device.control(request.change)
+            case BadRequest():
+                raise WgdError(request.reason)
+            case _:
+                raise WgdError("not a message of a state")
+
+
+def _keys(message: bytes) -> Iterator[bytes]:
+    for line in message.splitlines():
+        name, _, value = line.partition(b"=")
+        if name == b"public_key":
+            try:
+                yield grammar.key(value)
+            except ValueError:
+                logger.error("event=state_refused reason='not a key'")  # noqa: TRY400 - enough said
