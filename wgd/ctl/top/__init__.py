@@ -1,0 +1,1 @@
+"""`wgdctl top`: the peers of this machine's interfaces, live."""
