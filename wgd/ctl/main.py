@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from wgd import __version__
-from wgd.ctl import configure, keys, usage
+from wgd.ctl import configure, keys, quick, usage
 from wgd.ctl.errors import UsageError
+from wgd.ctl.log_level import log_level
 from wgd.ctl.session import Session, report
 from wgd.ctl.show import show, showconf
 from wgd.ctl.where import where
@@ -22,6 +23,19 @@ from wgd.errors import WgdError
 from wgd.uapi.socket_policy import DEFAULT_BUNDLE_IDS
 
 _Subcommand = Callable[[Sequence[str], Session], int]
+
+
+def _doctor(words: Sequence[str], session: Session) -> int:
+    from wgd.ctl.doctor.command import doctor  # it is large, and the others do without
+
+    return doctor(words, session)
+
+
+def _top(words: Sequence[str], session: Session) -> int:
+    from wgd.ctl.top.command import top  # here, as the terminal's library is slow to load
+
+    return top(words, session)
+
 
 SUBCOMMANDS: Final[Mapping[str, _Subcommand]] = {
     "show": show,
@@ -34,6 +48,13 @@ SUBCOMMANDS: Final[Mapping[str, _Subcommand]] = {
     "genpsk": keys.genpsk,
     "pubkey": keys.pubkey,
     "where": where,
+    "doctor": _doctor,
+    "up": quick.up,
+    "down": quick.down,
+    "save": quick.save,
+    "strip": quick.strip,
+    "top": _top,
+    "log-level": log_level,
 }
 
 _HELP: Final = ("help", "-h", "--help")

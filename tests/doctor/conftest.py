@@ -1,0 +1,5 @@
+"""The testbed as a fixture, and a doctor for its ends."""
+
+from tests.testbed.fixtures import testbed
+
+__all__ = ["testbed"]
