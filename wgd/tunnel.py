@@ -20,8 +20,8 @@ from wgd.addresses import Endpoint
 from wgd.clock import Clock
 from wgd.configuration import DeviceChange, DeviceState
 from wgd.constants import MILLISECOND_NS, REJECT_AFTER_TIME_NS, SECOND_NS
+from wgd.core.device import Device
 from wgd.dataplane.interface import DatagramSocket, DataPlane, OffloadOff, Report, TunClosed
-from wgd.device import Device
 from wgd.errors import ConfigurationError
 from wgd.noise.handshake import KeyLog
 from wgd.resolver import GetAddrInfo, Resolver

@@ -16,9 +16,9 @@ from typing import Any, NamedTuple
 from wgd.addresses import Endpoint, Prefix
 from wgd.clock import VirtualClock
 from wgd.configuration import AllowedIpChange, DeviceChange, PeerChange, PeerState
+from wgd.core.device import Device
 from wgd.dataplane.interface import OffloadOff, TunClosed
 from wgd.dataplane.portable import PortableDataPlane
-from wgd.device import Device
 from wgd.diagnosis import Failure, FailureReason
 from wgd.net.memory import MemoryNetwork, Transit
 from wgd.noise.primitives import PrivateKey

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wgd.addresses import Prefix
-from wgd.allowed_ips import AllowedIps
+from wgd.dataplane.allowed_ips import AllowedIps
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 

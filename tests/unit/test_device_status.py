@@ -24,8 +24,8 @@ from tests.unit.simulation import (
     pair,
 )
 from wgd.addresses import Endpoint
+from wgd.core.device import Device
 from wgd.dataplane.interface import HandshakeMessage
-from wgd.device import Device
 from wgd.diagnosis import Failure, FailureReason
 from wgd.noise.messages import CookieReply
 from wgd.status import LATENCY_BOUNDS_SECONDS, Handshakes, PeerStatus, as_json, from_json

@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from wgd.addresses import Endpoint, Source
-from wgd.endpoints import MAX_FOUND, Endpoints, parse_host
+from wgd.core.endpoints import MAX_FOUND, Endpoints, parse_host
 from wgd.errors import ConfigurationError
 
 SECOND = 1_000_000_000

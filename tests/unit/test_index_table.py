@@ -1,6 +1,6 @@
 """Receiver indices: random, unique among the live ones, and reusable once freed."""
 
-from wgd.index_table import IndexTable
+from wgd.core.index_table import IndexTable
 
 
 def test_indices_are_the_random_bytes_they_were_drawn_from() -> None:

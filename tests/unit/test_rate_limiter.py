@@ -1,7 +1,7 @@
 """The token bucket: 20 a second, burst 5, per IPv4 address and IPv6 /64, in a bounded table."""
 
 from wgd.addresses import Endpoint
-from wgd.rate_limiter import RateLimiter
+from wgd.core.rate_limiter import RateLimiter
 
 MILLISECOND = 1_000_000
 SOMEWHERE = Endpoint("192.0.2.1", 1000)

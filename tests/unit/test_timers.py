@@ -2,7 +2,7 @@
 
 import pytest
 
-from wgd import timers
+from wgd.core import timers
 from wgd.dataplane.interface import Stamps
 
 SECOND = 1_000_000_000

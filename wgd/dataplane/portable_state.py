@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from wgd.addresses import Endpoint
-from wgd.allowed_ips import AllowedIps
 from wgd.clock import Clock
 from wgd.constants import MAX_STAGED_PACKETS
+from wgd.dataplane.allowed_ips import AllowedIps
 from wgd.dataplane.interface import BecameActive, Fault, NeedsHandshake, PeerId, Report
 from wgd.dataplane.keypairs import KeypairSlots, Session
 from wgd.dataplane.wakeup import Wakeup

@@ -11,9 +11,9 @@ from typing import Final
 
 from wgd.addresses import Endpoint
 from wgd.clock import Instant
+from wgd.core.endpoints import Endpoints
 from wgd.dataplane.interface import DataPlane, PeerId
 from wgd.diagnosis import FailureLog, FailureReason
-from wgd.endpoints import Endpoints
 
 logger = logging.getLogger(__name__)
 

@@ -7,9 +7,9 @@ then finds a token bucket. Whoever cannot is told how to make a MAC2.
 from collections.abc import Callable
 
 from wgd.constants import UNDER_LOAD_QUEUE_DEPTH, UNDER_LOAD_STICKY_NS
+from wgd.core.rate_limiter import RateLimiter
 from wgd.dataplane.interface import HandshakeMessage
 from wgd.noise.cookie import CookieChecker
-from wgd.rate_limiter import RateLimiter
 
 
 class Admission:

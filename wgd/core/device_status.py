@@ -8,9 +8,9 @@ from typing import Final, overload
 from wgd.clock import Instant
 from wgd.configuration import NO_KEY
 from wgd.constants import MAX_QUEUED_HANDSHAKES, MAX_STAGED_PACKETS
+from wgd.core.peer import Peer
 from wgd.dataplane.interface import DataPlane, PeerId
 from wgd.diagnosis import Failure, FailureLog, FailureReason, latest_first
-from wgd.peer import Peer
 from wgd.status import DeviceStatus, PeerStatus
 
 _REASON_OF_DROP: Final = {

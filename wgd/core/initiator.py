@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from typing import Protocol
 
-from wgd import timers
 from wgd.addresses import Endpoint
 from wgd.clock import Instant
 from wgd.constants import (
@@ -19,9 +18,10 @@ from wgd.constants import (
     REKEY_TIMEOUT_JITTER_MAX_NS,
     REKEY_TIMEOUT_NS,
 )
+from wgd.core import timers
+from wgd.core.handshake_counts import HandshakeCounts
+from wgd.core.locator import Locator
 from wgd.diagnosis import FailureLog, FailureReason
-from wgd.handshake_counts import HandshakeCounts
-from wgd.locator import Locator
 from wgd.noise.primitives import Random
 
 logger = logging.getLogger(__name__)

@@ -24,6 +24,14 @@ from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Instant
 from wgd.configuration import NO_KEY, DeviceChange, DeviceState, PeerChange
 from wgd.constants import MAX_PEERS, REJECT_AFTER_TIME_NS
+from wgd.core.device_status import PeerStatuses, describe
+from wgd.core.endpoints import parse_host
+from wgd.core.handshake_counts import HandshakeCounts
+from wgd.core.index_table import IndexTable
+from wgd.core.locator import LookUp
+from wgd.core.peer import Peer
+from wgd.core.reception import Reception
+from wgd.core.schedule import Schedule
 from wgd.dataplane.interface import (
     BecameActive,
     DataPlane,
@@ -34,19 +42,11 @@ from wgd.dataplane.interface import (
     PeerId,
     TunClosed,
 )
-from wgd.device_status import PeerStatuses, describe
 from wgd.diagnosis import FailureReason
-from wgd.endpoints import parse_host
 from wgd.errors import ConfigurationError
-from wgd.handshake_counts import HandshakeCounts
-from wgd.index_table import IndexTable
-from wgd.locator import LookUp
 from wgd.noise.cookie import mac1_key
 from wgd.noise.handshake import KeyLog, StaticIdentity
 from wgd.noise.primitives import clamp
-from wgd.peer import Peer
-from wgd.reception import Reception
-from wgd.schedule import Schedule
 from wgd.status import DeviceStatus
 
 logger = logging.getLogger(__name__)

@@ -8,28 +8,29 @@ The flow of a session, initiator on the left:
                        "current", staged packets   .
                        or a keepalive sent ....... keypair_confirmed: "next" becomes "current"
 
-Timers are not armed one by one: `next_deadline` computes the earliest of `wgd.timers` from the data
-plane's stamps, and `on_deadline` does whatever is due. The owner (`wgd.device`) calls it then.
+Timers are not armed one by one: `next_deadline` computes the earliest of `wgd.core.timers` from the
+data plane's stamps, and `on_deadline` does whatever is due. The owner (`wgd.core.device`) calls it
+then.
 """
 
 import base64
 import logging
 from collections.abc import Callable
 
-from wgd import timers
 from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Instant
 from wgd.configuration import PeerState
 from wgd.constants import (
     KEEPALIVE_TIMEOUT_NS,
 )
+from wgd.core import timers
+from wgd.core.handshake_counts import HandshakeCounts
+from wgd.core.index_table import IndexTable
+from wgd.core.initiator import Initiator
+from wgd.core.locator import Locator, LookUp
 from wgd.dataplane.interface import DataPlane, KeypairConfirmed, PeerId
 from wgd.diagnosis import FailureLog, FailureReason
 from wgd.errors import HandshakeError
-from wgd.handshake_counts import HandshakeCounts
-from wgd.index_table import IndexTable
-from wgd.initiator import Initiator
-from wgd.locator import Locator, LookUp
 from wgd.noise.cookie import CookieGenerator
 from wgd.noise.handshake import Handshake, IdentifiedInitiation, KeyLog, StaticIdentity
 from wgd.noise.messages import CookieReply, Response

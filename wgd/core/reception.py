@@ -9,17 +9,17 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from wgd.admission import Admission
 from wgd.clock import Instant
 from wgd.constants import SECOND_NS
+from wgd.core.admission import Admission
+from wgd.core.handshake_counts import HandshakeCounts
+from wgd.core.index_table import IndexTable
+from wgd.core.peer import Peer
 from wgd.dataplane.interface import DataPlane, HandshakeMessage
 from wgd.diagnosis import FailureLog, FailureReason
 from wgd.errors import HandshakeError
-from wgd.handshake_counts import HandshakeCounts
-from wgd.index_table import IndexTable
 from wgd.noise.handshake import StaticIdentity, identify_initiator
 from wgd.noise.messages import CookieReply, Initiation, MessageType, Response, message_type
-from wgd.peer import Peer
 
 logger = logging.getLogger(__name__)
 
