@@ -95,7 +95,7 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         sys.stderr.write(f"wgdctl: there is no subcommand {name!a}\n{usage.overview()}")
         return 1
     if len(rest) == 1 and rest[0] in _HELP:
-        sys.stdout.write(usage.synopsis(name))
+        sys.stdout.write(usage.explanation(name))
         return 0
     try:
         return SUBCOMMANDS[name](rest, session)
