@@ -13,7 +13,7 @@ from tests.testbed import Testbed, Tunnel
 from tests.testbed.engines import NATIVE
 from tests.testbed.waiting import wait_until
 
-pytestmark = [pytest.mark.netns, pytest.mark.slow]
+pytestmark = [pytest.mark.netns, pytest.mark.alone, pytest.mark.slow]
 
 # On SIGVTALRM Python waits in a C function without giving the interpreter lock away (PyDLL): no
 # thread of the daemon can run Python meanwhile, but the CPU stays free for the others.

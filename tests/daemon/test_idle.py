@@ -16,7 +16,12 @@ from tests.testbed import Daemon, Testbed, require, uapi_set
 from tests.testbed.daemons import only_wgd
 from tests.testbed.engines import engines_here
 
-pytestmark = [pytest.mark.netns, pytest.mark.slow, only_wgd("no wake-ups when idle")]
+pytestmark = [
+    pytest.mark.netns,
+    pytest.mark.alone,
+    pytest.mark.slow,
+    only_wgd("no wake-ups when idle"),
+]
 
 PEERS = 100
 IDLE_SECONDS = 60

@@ -168,6 +168,7 @@ def test_what_is_restored_is_left_alone_and_what_is_missing_is_made(scene: Scene
     assert_same(scene.state(interface), before)
 
 
+@pytest.mark.alone  # it cannot read what root's tunnels need, and leaves them what they share
 def test_as_another_user(scene: Scene) -> None:
     """Started by root, it is nobody's daemon that undoes it, or its successor that goes on."""
     interface = scene.interface()

@@ -155,12 +155,17 @@ class Namespace:
         destination: str,
         *options: str,
         count: int = 3,
-        interval_seconds: float = 0.05,
+        interval_seconds: float = 1,
         wait_seconds: float = 3,
     ) -> Ping:
-        """Ping from this namespace; the last answers may take `wait_seconds`."""
+        """Ping from this namespace; without any answer it takes `wait_seconds`.
+
+        Once there was an answer, the last one may take as long as the interval, or twice the
+        longest before it. So by default all leave at once: none is lost to a machine that is busy.
+        """
+        at_once = ("-l", str(count)) if interval_seconds >= 1 else ()
         output = self.run(
-            *("ping", "-n", "-c", str(count), "-i", str(interval_seconds)),
+            *("ping", "-n", "-c", str(count), *at_once, "-i", str(interval_seconds)),
             *("-W", str(wait_seconds), *options, destination),
             check=False,
         )

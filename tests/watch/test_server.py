@@ -232,6 +232,7 @@ def test_a_status_that_cannot_be_had_is_an_error_of_that_request(
     assert secret not in caplog.text
 
 
+@pytest.mark.alone
 def test_ten_thousand_peers_do_not_hold_up_the_loop(
     run: Runs, measured: Callable[[str], None]
 ) -> None:
