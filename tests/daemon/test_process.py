@@ -517,6 +517,7 @@ def test_it_ends_while_a_client_is_connected(daemon: Daemon) -> None:
     assert_left_nothing(daemon)
 
 
+@pytest.mark.alone
 @only_wgd("no polling")
 def test_an_idle_daemon_does_not_wake_up(daemon: Daemon) -> None:
     daemon.up()

@@ -92,8 +92,9 @@ class Machine:
 
     def __exit__(self, *_exception: object) -> None:
         sys.stdout.write(self.log)  # pytest shows it when the test fails
-        with contextlib.suppress(Exception):
-            sys.stdout.write(self.run("cat", "/run/wgd.log", check=False).stdout)
+        for look in ("cat /run/wgd.log", "systemctl list-jobs", "systemctl status 'wgd@*'"):
+            with contextlib.suppress(Exception):
+                sys.stdout.write(self.run(*shlex.split(look), check=False).stdout)
         self.close()
 
     @property
