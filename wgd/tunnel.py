@@ -12,7 +12,7 @@ import math
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
@@ -99,7 +99,6 @@ class Tunnel:
             dataplane,
             os.urandom,
             look_up=self._resolver.look_up,
-            on_broken_sockets=self._suspect_sockets,
             key_log=key_log,
         )
         self._events: deque[Report] = deque()
@@ -130,6 +129,10 @@ class Tunnel:
     def get(self) -> DeviceState:
         """Return a consistent snapshot."""
         return self._device.state()
+
+    def has_peers(self, public_keys: Collection[bytes]) -> bool:
+        """Whether each of these keys is a peer's."""
+        return self._device.has_peers(public_keys)
 
     def status(self) -> DeviceStatus:
         """Return all that is known here, without any secret; the process fills in the rest.
@@ -169,7 +172,8 @@ class Tunnel:
         elif fwmark != state.fwmark:
             self._set_fwmark(fwmark, state.fwmark)
         self._device.configure(change, self._clock.now())
-        self._follow_link()
+        if self._sockets:  # else nothing has changed: sessions outlive sockets that are waited for
+            self._follow_link()
         self._rearm()
 
     def _set_fwmark(self, fwmark: int, previous: int) -> None:
@@ -256,7 +260,8 @@ class Tunnel:
             return
         now = self._clock.now()
         self._device.configure(DeviceChange(listen_port=port), now)
-        self._device.sockets_replaced(now)
+        if port != settings.listen_port:
+            self._device.sockets_replaced(now)
         self._follow_link()
         self._device.network_changed((), now)
         for peer in self._device.peer_ids():
@@ -272,12 +277,6 @@ class Tunnel:
             self._rebind_timer = None
         if not keep_pause:
             self._rebind_pause_seconds = REBIND_PAUSE_SECONDS
-
-    def _suspect_sockets(self) -> None:
-        """Sending fails in a way that new sockets may heal: make them when this turn is over."""
-        if self._rebind_timer is None:
-            logger.info("event=sockets_broken")
-            self._rebind_timer = self._loop.call_later(0, self.rebind)
 
     def _follow_link(self) -> None:
         self._device.set_link_up(self._link_is_up and bool(self._sockets), self._clock.now())

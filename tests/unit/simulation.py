@@ -65,10 +65,7 @@ class Host:
             self.dataplane,
             simulation.random.randbytes,
             look_up=self._look_up,
-            on_broken_sockets=lambda: self.broken_sockets.append(simulation.now_ns),
         )
-        self.broken_sockets: list[int] = []
-        """When the device said so."""
         self.names: dict[str, Sequence[Endpoint]] = {}
         """What a name stands for; lookups of any other find nothing."""
         self.lookups: list[tuple[int, str]] = []

@@ -76,6 +76,18 @@ def test_every_initiation_that_is_not_answered_counts() -> None:
     assert handshakes(alice) == Handshakes(initiated=3, unanswered=2)
 
 
+def test_an_initiation_that_never_left_counts_for_nothing() -> None:
+    simulation, alice, bob = pair()
+    home, alice.host.addresses = alice.host.addresses, ()
+    alice.send(bob)
+    simulation.run(12 * SECOND)
+    assert handshakes(alice) == Handshakes()
+    assert alice.failure(FailureReason.SEND_FAILED, bob) is not None
+    alice.host.addresses = home
+    simulation.run(6 * SECOND)
+    assert handshakes(alice) == Handshakes(initiated=1, answered=1)
+
+
 def test_an_attempt_that_is_given_up_counts_and_an_answer_ends_the_row() -> None:
     simulation, alice, bob = pair()
     simulation.fate = nothing_gets_through

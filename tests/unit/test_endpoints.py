@@ -91,7 +91,17 @@ def test_a_name_that_stands_for_something_else_is_a_move() -> None:
     assert places.found([FOUR_B, FOUR_C]) == FOUR_B
     assert places.configured == FOUR_B
     assert str(places) == "vpn.example:51820"
-    assert tour(places, FOUR_B, 2) == [FOUR_C, FOUR_B]
+    assert tour(places, FOUR_B, 3) == [FOUR_C, FOUR_A, FOUR_B]
+
+
+def test_what_was_set_is_tried_last_however_often_the_name_moves() -> None:
+    places = named(FOUR_A, configured=FOUR_A)
+    assert places.found([FOUR_B]) == FOUR_B
+    assert places.found([FOUR_C]) == FOUR_C
+    places.found([])
+    assert tour(places, FOUR_C, 2) == [FOUR_A, FOUR_C]
+    places.configure(FOUR_B, None)
+    assert tour(places, FOUR_B, 1) == [FOUR_B], "it was set anew"
 
 
 def test_a_name_that_is_not_found_leaves_what_there_was() -> None:
@@ -104,6 +114,12 @@ def test_a_name_server_cannot_fill_the_memory() -> None:
     many = [Endpoint(f"192.0.2.{n}", PORT) for n in range(250)]
     places = named(*many)
     assert set(tour(places, many[0], 300)) == set(many[:MAX_FOUND])
+
+
+def test_many_addresses_of_one_family_leave_room_for_the_other() -> None:
+    many = [Endpoint(f"2001:db8::{n:x}", PORT) for n in range(1, MAX_FOUND + 1)]
+    places = named(*many, FOUR_A)
+    assert places.next_after(many[0]) == FOUR_A
 
 
 def test_a_name_is_looked_up_once_and_again_after_thirty_seconds() -> None:
@@ -127,6 +143,14 @@ def test_a_change_of_network_shortens_the_wait_to_five_seconds() -> None:
     places.found([FOUR_A])
     places.allow_lookup(20 * SECOND)
     assert places.take_lookup(20 * SECOND) is not None
+
+
+def test_many_changes_of_network_do_not_shorten_it_further() -> None:
+    places = named(FOUR_A)
+    for second in (1, 2, 3, 4):
+        places.allow_lookup(second * SECOND)
+        assert places.take_lookup(second * SECOND) is None
+    assert places.take_lookup(5 * SECOND) is not None
 
 
 def test_an_endpoint_without_a_name_forgets_the_name() -> None:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Collection
 
 import pytest
 
@@ -25,8 +26,13 @@ class FakeTunnel:
         self.changes: list[DeviceChange] = []
         self.set_error: ConfigurationError | None = None
 
+        self.peers = {KEY, OTHER}
+
     def get(self) -> DeviceState:
-        return DeviceState(peers=(PeerState(KEY), PeerState(OTHER)))
+        return DeviceState(peers=tuple(map(PeerState, sorted(self.peers))))
+
+    def has_peers(self, public_keys: Collection[bytes]) -> bool:
+        return self.peers.issuperset(public_keys)
 
     def set(self, change: DeviceChange) -> None:
         if self.set_error is not None:
@@ -69,6 +75,15 @@ def test_level_and_hosts_are_changed_and_the_last_host_counts() -> None:
         PeerChange(KEY, update_only=True, endpoint_host="c:1"),
         PeerChange(OTHER, update_only=True, endpoint_host="b:1"),
     }
+
+
+def test_for_a_host_the_configuration_with_its_secrets_is_not_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tunnel = FakeTunnel()
+    monkeypatch.setattr(tunnel, "get", lambda: pytest.fail("all peers were copied"))
+    ManagedTunnel(tunnel, "wg7").control(ControlChange(endpoint_hosts=((KEY, "a:1"),)))
+    assert [peer.public_key for change in tunnel.changes for peer in change.peers] == [KEY]
 
 
 def test_an_unknown_peer_is_enoent_and_changes_nothing() -> None:

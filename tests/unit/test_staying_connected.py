@@ -19,6 +19,7 @@ from tests.unit.simulation import (
 )
 from wgd.addresses import Endpoint
 from wgd.configuration import DeviceChange, PeerChange
+from wgd.core.device import PEERS_PER_DEADLINE
 from wgd.diagnosis import FailureReason
 from wgd.errors import ConfigurationError
 
@@ -217,6 +218,30 @@ def test_a_peer_that_answers_while_its_name_moves_stays_where_it_is() -> None:
     assert alice.status(bob).endpoint == home
 
 
+def test_a_name_server_that_lies_for_a_while_does_not_lose_the_peer() -> None:
+    simulation, alice, bob = named_pair()
+    simulation.run(200 * SECOND)
+    alice.names["bob.example"] = [Endpoint("198.51.100.66", PORT)]
+    simulation.fate = lambda _sent: ()
+    chat(simulation, alice, bob, 20 * SECOND)
+    assert "198.51.100.66" in places(simulation, alice)
+    alice.names.clear()
+    simulation.fate = only_to(bob.endpoint.host, alice.endpoint.host)
+    assert seconds_until_received(simulation, alice, bob, 12) > 0
+    assert alice.status(bob).endpoint == str(bob.endpoint)
+
+
+def test_routes_that_flap_cause_a_lookup_every_five_seconds_at_most() -> None:
+    simulation, alice, bob = named_pair()
+    simulation.run(200 * SECOND)
+    alice.host.addresses = ()
+    alice.send(bob)
+    for _ in range(600):
+        simulation.run(SECOND // 10)
+        alice.device.network_changed((), simulation.clock.now())
+    assert 2 <= len(alice.lookups) <= 13
+
+
 def test_a_lookup_that_fails_is_a_failure_and_is_tried_again() -> None:
     simulation, alice, bob = named_pair()
     alice.names.clear()
@@ -305,7 +330,7 @@ def test_a_network_that_comes_up_makes_it_look_again() -> None:
     simulation.run(7 * SECOND)
     alice.names["bob.example"] = [bob.endpoint]
     alice.device.network_changed((), simulation.clock.now())
-    simulation.settle()
+    simulation.run(0)
     assert bob.received == [packet]
 
 
@@ -374,13 +399,14 @@ def test_an_initiation_that_never_left_goes_out_when_the_network_is_there() -> N
     packet = alice.send(bob)
     simulation.run(SECOND)
     alice.device.network_changed((), simulation.clock.now())
-    simulation.settle()
+    simulation.run(0)
     assert bob.received == []
     alice.host.addresses = ("192.0.2.1",)
     alice.device.network_changed((), simulation.clock.now())
-    simulation.settle()
+    simulation.run(0)
     assert bob.received == [packet]
     assert simulation.now_ns == SECOND
+    assert alice.device.status(simulation.clock.now()).handshakes.initiated == 1
     assert alice.failure(FailureReason.NOT_ANSWERED, bob) is None
     assert alice.failure(FailureReason.SEND_FAILED, bob) is not None
 
@@ -430,6 +456,23 @@ def test_a_peer_whose_way_has_changed_learns_where_we_are_now() -> None:
     assert alice.received[-1] == packet
 
 
+def test_a_peer_whose_way_changes_all_the_time_is_told_every_five_seconds() -> None:
+    """Where answers leave another way than they come, each change of routes looks like a move."""
+    simulation, alice, bob = pair()
+    alice.send(bob)
+    simulation.run(SECOND)
+    (peer,) = alice.device.peer_ids()
+    began_ns = simulation.now_ns
+    for _ in range(100):
+        alice.device.network_changed({peer}, simulation.clock.now())
+        simulation.run(SECOND // 10)
+    last_ns = simulation.now_ns
+    simulation.run(60 * SECOND)
+    told = simulation.sent(TRANSPORT, by=alice, since_ns=began_ns)
+    assert [(each.at_ns - began_ns) // SECOND for each in told] == [0, 5, 10]
+    assert told[-1].at_ns >= last_ns, "the last change is told, too"
+
+
 def test_a_peer_without_a_session_is_not_woken_by_a_change() -> None:
     simulation, alice, _bob = pair()
     alice.device.network_changed(alice.device.peer_ids(), simulation.clock.now())
@@ -447,28 +490,6 @@ def test_a_persistent_keepalive_that_was_given_up_begins_anew_with_the_network()
     alice.device.network_changed((), simulation.clock.now())
     simulation.settle()
     assert bob.status(alice).has_session
-
-
-@pytest.mark.parametrize("number", [errno.EADDRNOTAVAIL, errno.ENETDOWN])
-def test_a_socket_that_never_sends_is_reported_every_third_time(number: int) -> None:
-    simulation, alice, bob = pair()
-    alice.sockets[0].send_errors.extend([number] * 1000)
-    alice.send(bob)
-    simulation.run(10 * SECOND + 2 * JITTER)
-    assert len(alice.broken_sockets) == 1
-    alice.sockets[0].send_errors.clear()
-    alice.device.sockets_replaced(simulation.clock.now())
-    simulation.run(SECOND)
-    assert len(bob.received) == 1
-    assert len(alice.broken_sockets) == 1
-
-
-def test_a_network_that_is_away_is_no_broken_socket() -> None:
-    simulation, alice, bob = pair()
-    alice.host.addresses = ()
-    alice.send(bob)
-    simulation.run(100 * SECOND)
-    assert alice.broken_sockets == []
 
 
 # -- sleep -----------------------------------------------------------------------------------------
@@ -546,3 +567,41 @@ def test_thousands_of_peers_that_do_not_care_are_passed_over() -> None:
     alice.dataplane.stamps = counting_stamps  # type: ignore[method-assign,assignment]
     alice.device.network_changed((), simulation.clock.now())
     assert asked == 0
+
+
+def test_thousands_of_peers_that_wait_for_the_network_do_not_all_act_in_one_turn() -> None:
+    simulation = Simulation()
+    alice = simulation.host("alice", "192.0.2.1", "10.0.0.1")
+    alice.host.addresses = ()
+    bobs = [simulation.host(f"bob{n}", f"192.0.2.{n}", f"10.0.0.{n}") for n in range(2, 102)]
+    for bob in bobs:
+        alice.add_peer(bob)
+        bob.add_peer(alice, endpoint=False)
+        alice.send(bob)
+    alice.host.addresses = ("192.0.2.1",)
+    alice.device.network_changed((), simulation.clock.now())
+    assert simulation.sent(INITIATION, by=alice) == []
+    alice.device.on_deadline(simulation.clock.now())
+    assert 0 < len(simulation.sent(INITIATION, by=alice)) <= PEERS_PER_DEADLINE < len(bobs)
+    simulation.run(0)
+    assert all(len(bob.received) == 1 for bob in bobs)
+
+
+def test_a_peer_that_cannot_be_sent_to_leaves_the_others_alone() -> None:
+    """A route for IPv6 without an address of ours: EADDRNOTAVAIL, as often as we like."""
+    simulation, alice, bob = pair()
+    alice.add_ipv6("2001:db8::1")
+    alice.sockets[1].send_errors.extend([errno.EADDRNOTAVAIL] * 10_000)
+    carol = simulation.host("carol", "192.0.2.3", "10.0.0.3")
+    alice.add_peer(carol)
+    alice.change_peer(carol, endpoint=Endpoint("2001:db8::3", PORT), persistent_keepalive_seconds=1)
+    simulation.fate = lambda _sent: ()
+    for _ in range(60):
+        alice.send(bob)
+        simulation.run(SECOND)
+    times = [each.at_ns for each in simulation.sent(INITIATION, by=alice)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
+    assert len(times) == 12
+    assert all(5 * SECOND <= gap <= 5 * SECOND + JITTER for gap in gaps)
+    failure = alice.failure(FailureReason.SEND_FAILED, carol)
+    assert failure is not None and failure.count > 10

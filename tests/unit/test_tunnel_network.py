@@ -276,17 +276,32 @@ def test_a_refused_rebind_is_tried_again_with_growing_pauses(
         assert timers.pauses(laptop.tunnel) == []
 
 
-def test_sockets_that_never_send_are_replaced(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_while_new_sockets_are_waited_for_keeps_the_session(pair: Pair) -> None:
     laptop, server = pair.laptop, pair.server
     server.tunnel.link_changed(True)
     laptop.tunnel.link_changed(True)
-    with monkeypatch.context() as patch:
-        timers = Timers(pair.loop, patch)
-        laptop.tunnel._suspect_sockets()
-        laptop.tunnel._suspect_sockets()
-        assert timers.fire(laptop.tunnel) == 0
-    assert len(laptop.opened) == 2
-    assert pair.to_server(b"hello") == b"hello"
+    assert pair.to_server(b"before") == b"before"
+    handshake_ns = laptop.tunnel.get().peers[0].last_handshake_ns
+    laptop.refusals.extend([errno.EADDRINUSE] * 2)
+    laptop.tunnel.rebind()
+    laptop.tunnel.set(DeviceChange(fwmark=7))
+    assert laptop.refusals == [], "it has tried again"
+    assert laptop.tunnel.get().fwmark == 7
+    assert laptop.tunnel.status().peers[0].has_session
+    laptop.tunnel.set(DeviceChange(fwmark=8))
+    assert pair.to_server(b"after") == b"after"
+    assert laptop.tunnel.get().peers[0].last_handshake_ns == handshake_ns
+
+
+def test_new_sockets_on_the_same_port_repeat_no_initiation(pair: Pair) -> None:
+    """The answer to the one that is out comes to the same port; see REKEY_TIMEOUT."""
+    laptop = pair.laptop
+    laptop.tunnel.link_changed(True)
+    laptop.tun.inject(packet("10.0.0.1", "10.0.0.9", b"nobody answers"))
+    pair.until(lambda: laptop.tunnel.status().handshakes.initiated == 1)
+    before_ns = laptop.tunnel._timer_ns
+    laptop.tunnel.rebind()
+    assert laptop.tunnel._timer_ns == before_ns
 
 
 def test_after_a_sleep_the_tunnel_speaks_at_once_from_where_it_is(pair: Pair) -> None:

@@ -59,8 +59,7 @@ class Device:
     """The protocol state of one interface.
 
     `random` returns that many random bytes; `look_up` finds the addresses of a peer's host;
-    `on_broken_sockets` is called, amid other work, when the system refuses to send again and again
-    in a way that new sockets may heal; `key_log` is told the keys of every handshake.
+    `key_log` is told the keys of every handshake.
     """
 
     def __init__(
@@ -69,12 +68,10 @@ class Device:
         random: Callable[[int], bytes],
         *,
         look_up: LookUp = lambda _public_key, _host, _port: None,
-        on_broken_sockets: Callable[[], None] = lambda: None,
         key_log: KeyLog | None = None,
     ) -> None:
         self._dataplane = dataplane
         self._look_up = look_up
-        self._on_broken_sockets = on_broken_sockets
         self._key_log = key_log
         self._random = random
         self._private_key = NO_KEY
@@ -139,6 +136,10 @@ class Device:
         return DeviceState(
             private_key=self._private_key, listen_port=self._listen_port, fwmark=self._fwmark
         )
+
+    def has_peers(self, public_keys: Collection[bytes]) -> bool:
+        """Whether each of these keys is a peer's."""
+        return all(public_key in self._peers for public_key in public_keys)
 
     def state(self) -> DeviceState:
         """Return a consistent snapshot, peers in the order they were added."""
@@ -349,8 +350,6 @@ class Device:
             peer = self._peers_by_id[peer_id]
             peer.on_deadline(now)
             self._reschedule(peer)
-            if peer.locator.has_broken_socket():
-                self._on_broken_sockets()
 
     def _reschedule(self, peer: Peer) -> None:
         self._schedule.look_by(peer.id, peer.next_deadline())

@@ -3,7 +3,8 @@
 The data plane knows where the peer is now: where it was last heard from. Here is where to look for
 it when it is heard no more, sans-IO:
 
-    next_after(now)     now -> configured -> the others of its name, IPv4 and IPv6 in turns -> now …
+    next_after(now)     now -> configured -> the others of its name, IPv4 and IPv6 in turns
+                            -> what was configured before its name moved -> now …
     take_lookup         is it time to look its name up again?
     found               what the name stands for now; a move is followed
 """
@@ -33,17 +34,30 @@ MAX_HOST_SIZE: Final = 255
 class Endpoints:
     """The places of one peer. An `Endpoint` given to or by it has no pinned source."""
 
-    __slots__ = ("_found", "_home", "_is_looking_up", "configured", "host", "lookup_after_ns")
+    __slots__ = (
+        "_found",
+        "_given",
+        "_home",
+        "_is_looking_up",
+        "_looked_up_ns",
+        "configured",
+        "host",
+        "lookup_after_ns",
+    )
 
     def __init__(self) -> None:
         self.configured: Endpoint | None = None
         """What was set, or the first of what its name stands for now."""
         self.host: str | None = None
         """The `name:port` it was set as, if it was."""
+        self._given: Endpoint | None = None
+        """What was set: a name server that lies for a while must not make us forget it."""
         self._found: tuple[Endpoint, ...] = ()
         self._home: Endpoint | None = None
         """Where the peer was when it fell silent."""
         self._is_looking_up = False
+        self._looked_up_ns = 0
+        """When (boot time) the name was last looked up."""
         self.lookup_after_ns = 0
         """When (boot time) the name may be looked up again."""
 
@@ -53,7 +67,7 @@ class Endpoints:
         A name without an endpoint (None) leaves the endpoint as it is until it is looked up.
         """
         if endpoint is not None:
-            self.configured = endpoint
+            self.configured = self._given = endpoint
         if host != self.host or endpoint is not None:
             self._found = ()
             self.lookup_after_ns = 0
@@ -84,8 +98,8 @@ class Endpoints:
         self._home = None
 
     def _ring(self) -> list[Endpoint]:
-        first = (place for place in (self._home, self.configured) if place is not None)
-        return list(dict.fromkeys((*first, *self._found)))
+        ring = (self._home, self.configured, *self._found, self._given)
+        return list(dict.fromkeys(place for place in ring if place is not None))
 
     # -- its name ----------------------------------------------------------------------------------
 
@@ -97,13 +111,14 @@ class Endpoints:
         if self.host is None or self._is_looking_up or now_ns < self.lookup_after_ns:
             return None
         self._is_looking_up = True
+        self._looked_up_ns = now_ns
         self.lookup_after_ns = now_ns + LOOKUP_INTERVAL_NS
         return parse_host(self.host)
 
     def allow_lookup(self, now_ns: int) -> None:
         """The network has changed: look the name up again soon, if that is wanted."""
-        last_ns = self.lookup_after_ns - LOOKUP_INTERVAL_NS
-        self.lookup_after_ns = min(self.lookup_after_ns, max(now_ns, last_ns + LOOKUP_PAUSE_NS))
+        pause_ends_ns = self._looked_up_ns + LOOKUP_PAUSE_NS
+        self.lookup_after_ns = min(self.lookup_after_ns, max(now_ns, pause_ends_ns))
 
     def waits_for(self, host: str, port: int) -> bool:
         """Whether this was taken to be looked up, and nothing was found yet."""
@@ -119,7 +134,7 @@ class Endpoints:
         self._is_looking_up = False
         if not endpoints:
             return None
-        self._found = tuple(_in_turns(endpoints[:MAX_FOUND]))
+        self._found = tuple(itertools.islice(_in_turns(endpoints), MAX_FOUND))
         if self.configured in self._found:
             return None
         self.configured = self._found[0]

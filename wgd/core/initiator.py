@@ -74,7 +74,7 @@ class Initiator:
         self._counts = counts
         self._random = random
         self.unanswered = 0
-        """Initiations in a row that were not answered in time."""
+        """Initiations in a row that were not answered in time, also those that never left."""
         self.jitter_ns = self._draw_jitter()
         """Drawn anew for each initiation."""
         self._attempt_started_ns = 0
@@ -163,10 +163,12 @@ class Initiator:
         self._unanswered_since_ns = now.boot_ns
         if self._first_sent_ns is None:
             self._first_sent_ns = now.boot_ns
-        self._counts.initiated += 1
-        logger.debug("%r event=initiation_sent", self._peer)
         self._is_out = self._locator.send(datagram, now)
-        if not self._is_out:
+        if self._is_out:
+            self._counts.initiated += 1
+            logger.debug("%r event=initiation_sent", self._peer)
+        else:
+            logger.debug("%r event=initiation_not_sent", self._peer)
             self._locator.missed(now)
 
     def _wait_for_endpoint(self, now: Instant) -> None:
@@ -212,9 +214,9 @@ class Initiator:
             self._initiate(now)
 
     def _expired_retransmit(self, now: Instant) -> None:
-        self._counts.unanswered += 1
         self.unanswered += 1
         if self._is_out:  # else the data plane has said why not
+            self._counts.unanswered += 1
             detail = str(self._locator.endpoint)
             self._failures.note(FailureReason.NOT_ANSWERED, now.wall_ns, detail)
         if self._is_too_long(now):
@@ -268,9 +270,15 @@ class Initiator:
         return self.unanswered > 0 and not self._is_under_way
 
     def network_changed(self, now: Instant) -> None:
-        """What could not be sent may be sent now. What is out will be answered or repeated."""
-        if not self._is_out or self._locator.endpoint is None:
-            self._initiate_again(now)
+        """What could not be sent may be sent now. What is out will be answered or repeated.
+
+        Nothing is sent here but at the deadline, which is now: thousands may wait for a network.
+        """
+        if self._is_under_way and (not self._is_out or self._locator.endpoint is None):
+            if not self._is_out:
+                self._last_sent_ns = None
+            self._unanswered_since_ns = None
+            self._at_ns = now.boot_ns
 
     def _draw_jitter(self) -> int:
         return int.from_bytes(self._random(4), "little") % (REKEY_TIMEOUT_JITTER_MAX_NS + 1)

@@ -32,18 +32,10 @@ _NO_WAY: Final = frozenset(
 """What the system says when it has no way to an endpoint; it may have one to another."""
 
 
-_BROKEN: Final = frozenset({errno.EADDRNOTAVAIL, errno.ENETDOWN})
-"""What it says of a socket that has not survived a change of network."""
-
-BROKEN_SENDS: Final = 3
-"""This many handshake messages in a row tell such a socket from a network that is just away."""
-
-
 class Locator:
     """Where one peer is looked for. The repr of `owner` is what the log calls it."""
 
     __slots__ = (
-        "_broken_sends",
         "_dataplane",
         "_failures",
         "_look_up",
@@ -70,7 +62,6 @@ class Locator:
         self._failures = failures
         self._look_up = look_up
         self._places = Endpoints()
-        self._broken_sends = 0
 
     def __str__(self) -> str:
         """Return what was configured: `host:port`, the host perhaps a name; "" for nothing."""
@@ -146,30 +137,18 @@ class Locator:
             place = self._places.next_after(endpoint)
             if place in tried:
                 self._try_at(tried[0])
-                self._broken_sends += self._send_error(now) in _BROKEN
                 return False
             self._try_at(place)
-        self._broken_sends = 0
         return True
 
     def has_no_way(self, now: Instant) -> bool:
         """Whether the system has said at `now`, or since, that it cannot reach the endpoint."""
-        return self._send_error(now) in _NO_WAY
-
-    def sockets_replaced(self) -> None:
-        """What was said of the old sockets says nothing of the new ones."""
-        self._broken_sends = 0
-
-    def has_broken_socket(self) -> bool:
-        """Whether new sockets may help."""
-        return self._broken_sends >= BROKEN_SENDS
-
-    def _send_error(self, now: Instant) -> int:
-        """Return what the system said when it could not send at `now` or since; 0 if it could."""
-        for fault in self._dataplane.faults(self._peer):
-            if fault.reason is FailureReason.SEND_FAILED and fault.last_ns >= now.boot_ns:
-                return fault.errno
-        return 0
+        return any(
+            fault.reason is FailureReason.SEND_FAILED
+            and fault.last_ns >= now.boot_ns
+            and fault.errno in _NO_WAY
+            for fault in self._dataplane.faults(self._peer)
+        )
 
     # -- its name ----------------------------------------------------------------------------------
 

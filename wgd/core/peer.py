@@ -20,9 +20,7 @@ from collections.abc import Callable
 from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Instant
 from wgd.configuration import PeerState
-from wgd.constants import (
-    KEEPALIVE_TIMEOUT_NS,
-)
+from wgd.constants import KEEPALIVE_TIMEOUT_NS, REKEY_TIMEOUT_NS
 from wgd.core import timers
 from wgd.core.handshake_counts import HandshakeCounts
 from wgd.core.index_table import IndexTable
@@ -92,6 +90,10 @@ class Peer:
         self._session_derived_ns: int | None = None
         self._look_at_ns: int | None = None
         """When to look at the stamps again, while the data plane reports no activity."""
+        self._told_ns: int | None = None
+        """When the peer was last told that the way to it has changed."""
+        self._tell_at_ns: int | None = None
+        """It changed again soon after: tell it then."""
         self._keepalive_enabled_ns = 0
         self._last_handshake_wall_ns = 0
 
@@ -115,7 +117,7 @@ class Peer:
         self._running = False
         self._dataplane.drop_staged(self.id)
         self._dataplane.clear_stamps(self.id)
-        self._look_at_ns = None
+        self._look_at_ns = self._told_ns = self._tell_at_ns = None
         self._erase_keys()
         self.initiator.reset()
 
@@ -131,7 +133,6 @@ class Peer:
 
     def rebound(self, now: Instant) -> None:
         """Our port has changed: the answer to an initiation that is out will not find us."""
-        self.locator.sockets_replaced()
         self.initiator.rebound(now)
 
     # -- configuration -----------------------------------------------------------------------------
@@ -277,13 +278,27 @@ class Peer:
             self._dataplane.clear_source(self.id)
         if not self._running:
             return
-        if is_moved and self._dataplane.has_session(self.id):
-            self._dataplane.send_keepalive(self.id)
-            if self.locator.has_no_way(now):
-                self.needs_handshake(now)  # and find another way
+        if is_moved:
+            self._tell(now)
         self.initiator.network_changed(now)
         if self.persistent_keepalive_seconds and self.initiator.has_given_up:
             self._dataplane.send_keepalive(self.id)
+
+    def _tell(self, now: Instant) -> None:
+        """Tell the peer where we are, if there is a session, but not twice within REKEY_TIMEOUT.
+
+        Where answers leave another way than they come, every change of routes looks like a move.
+        """
+        if self._told_ns is not None and now.boot_ns < self._told_ns + REKEY_TIMEOUT_NS:
+            self._tell_at_ns = self._told_ns + REKEY_TIMEOUT_NS
+            return
+        self._tell_at_ns = None
+        if not self._dataplane.has_session(self.id):
+            return
+        self._told_ns = now.boot_ns
+        self._dataplane.send_keepalive(self.id)
+        if self.locator.has_no_way(now):
+            self.needs_handshake(now)  # and find another way
 
     def woke_up(self, now: Instant, heard_since_ns: int) -> None:
         """The system was suspended, or its clock was set: whom we talked to learns where we are.
@@ -310,6 +325,7 @@ class Peer:
             deadlines += [
                 self.initiator.next_deadline(),
                 self._look_at_ns,
+                self._tell_at_ns,
                 timers.send_keepalive(stamps),
                 timers.new_handshake(stamps, self.initiator.jitter_ns),
                 timers.persistent_keepalive(
@@ -325,6 +341,8 @@ class Peer:
         if not self._running:
             return
         self.initiator.on_deadline(now)
+        if _is_due(self._tell_at_ns, now):
+            self._tell(now)
         stamps = self._dataplane.stamps(self.id)
         if _is_due(timers.send_keepalive(stamps), now):
             self._dataplane.send_keepalive(self.id)
