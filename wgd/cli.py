@@ -117,7 +117,7 @@ def make_parser(environment: Mapping[str, str]) -> argparse.ArgumentParser:
         "--user",
         metavar="NAME",
         default=environment.get("WGD_USER") or None,
-        help="go on as this user when everything is open, with CAP_NET_ADMIN and no other power",
+        help="go on as this user when everything is open, keeping three network capabilities",
     )
     parser.add_argument(
         "--metrics",
@@ -182,7 +182,7 @@ def _run(arguments: Sequence[str] | None, environment: MutableMapping[str, str])
     log_format = _log_format(parsed.log_format)
     user = User.named(parsed.user) if parsed.user else None
     if parsed.check:
-        return _check(dataplane)
+        return _check(dataplane, _absolute(parsed.config), interface)
     command = Command.of_this_process(environment)
     handed = take(environment, os.getpid())
     tun_fd = _descriptor(environment, "WG_TUN_FD")
@@ -222,12 +222,16 @@ def _run(arguments: Sequence[str] | None, environment: MutableMapping[str, str])
     return run_in_background(serve, keep_output=level not in ("", "silent"))
 
 
-def _check(dataplane: DataPlaneOptions) -> int:
-    """Load all that a start would load; raises WgdError."""
+def _check(dataplane: DataPlaneOptions, config: Path | None, interface: str) -> int:
+    """Load all that a start would load; raises WgdError and OSError."""
     import wgd.daemon  # noqa: F401 - whether it can be imported is the question
     from wgd.dataplane.choice import choose
 
     choose(dataplane)
+    if config is not None:
+        from wgd.quick.plan import Plan
+
+        Plan.load(os.fspath(config), interface)
     return 0
 
 

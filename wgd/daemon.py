@@ -21,6 +21,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from wgd.quick.plan import Plan
 
 logger = logging.getLogger(__name__)
+
+_END_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _UPGRADE: Final = ""
 """The reason to end that is no end."""
@@ -140,6 +143,8 @@ class _Daemon:
         self._manager = ServiceManager.from_environment(os.environ, os.getpid())
         self._succession = Succession(options.handed, self._manager)
         self._is_handing_over = False
+        self._end_signal = ""
+        """The first signal to end that came, perhaps when an upgrade was under way already."""
         self._socket_file: SocketFile | None = None
         self._plan: Plan | None = None
         self._upgrading: asyncio.Task[None] | None = None
@@ -156,17 +161,23 @@ class _Daemon:
         succession = self._succession
         async with contextlib.AsyncExitStack() as opened:
             tun, recorder = await self._open(opened)
+            if not await self._run_hooks():
+                return None
+            self._drop_privileges(opened, tun.name)
             succession.keep(tun, self._socket_file, recorder)
             self._manager.ready(f"Serving {tun.name}")
             opened.callback(self._manager.watch(self._loop))
             logger.info("event=ready restored=%s", "yes" if succession.is_restored else "no")
             self._tell_starter()
-            while not (reason := await self._ended):
+            while not (reason := await self._ended or self._end_signal):
+                # What would end us from here on waits for the next program, across the exec.
+                signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)
                 try:
                     named = succession.hand_over(tun, self._socket_file, recorder, self._janitor)
                 except OSError as error:
                     self._refuse_upgrade(str(error))
                     self._ended = self._loop.create_future()
+                    signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
                     continue
                 self._is_handing_over = True
                 self._manager.reloading("Becoming the new program")
@@ -184,19 +195,28 @@ class _Daemon:
         if not self._ended.done():
             self._ended.set_result(reason)
 
+    def _end_by_signal(self, number: signal.Signals) -> None:
+        if self._is_handing_over:  # another thread took it, or we did, just before
+            signal.pthread_kill(threading.main_thread().ident or 0, number)
+            return
+        self._end_signal = self._end_signal or number.name
+        self._end(number.name)
+
     # -- signals -----------------------------------------------------------------------------------
 
     def _take_signals(self) -> None:
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for number in _END_SIGNALS:
             if (
                 signal.getsignal(number) is not signal.SIG_IGN
             ):  # as nohup and the background have it
-                self._loop.add_signal_handler(number, self._end, number.name)
+                self._loop.add_signal_handler(number, self._end_by_signal, number)
         self._loop.add_signal_handler(signal.SIGUSR1, self._logs.toggle_verbose)
         if (
             sys.platform == "linux"
         ):  # elsewhere there is no memory to hand the configuration over in
             self._loop.add_signal_handler(signal.SIGUSR2, self._start_upgrade)
+        # Those that came during an upgrade have waited.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, _END_SIGNALS)
 
     def _start_upgrade(self) -> None:
         if self._upgrading is None and not self._ended.done():
@@ -219,7 +239,7 @@ class _Daemon:
     # -- the start ---------------------------------------------------------------------------------
 
     async def _open(self, opened: contextlib.AsyncExitStack) -> tuple[SystemTun, Recorder]:
-        """Do all that comes before readiness; `opened` undoes it."""
+        """Do all that comes before the last hooks and readiness; `opened` undoes it."""
         options, succession = self._options, self._succession
         if options.config is not None:
             from wgd.quick.plan import Plan
@@ -253,9 +273,23 @@ class _Daemon:
             self._plan.apply(
                 device, is_restored=succession.is_restored, is_configured=is_configured
             )
-            await self._plan.after()
-        self._drop_privileges(opened, tun.name)
         return tun, recorder
+
+    async def _run_hooks(self) -> bool:
+        """Run PostUp. Returns False if we are to end meanwhile: that does not wait for commands."""
+        if self._plan is None:
+            return True
+        hooks = self._loop.create_task(self._plan.after())
+        await asyncio.wait((hooks, self._ended), return_when=asyncio.FIRST_COMPLETED)
+        if not hooks.done() and (reason := self._ended.result()) != _UPGRADE:
+            logger.info("event=ending reason=%r", reason)
+            self._manager.stopping(f"Ending: {reason}")
+            self._succession.end()
+            hooks.cancel()
+            await asyncio.wait((hooks,))
+            return False
+        await hooks
+        return True
 
     def _choose(self) -> Choice:
         choice = choose(self._options.dataplane)

@@ -70,7 +70,7 @@ complete -c wgd -l dataplane -x -a 'auto native portable' -d 'what moves the pac
 complete -c wgd -l workers -x -d 'native: use this many threads in each direction, for as many cores (default: 1)'
 complete -c wgd -l no-offload -d 'never let the kernel join or cut packets (GSO, GRO), should its driver fail at it'
 complete -c wgd -l config -x -a '(__fish_complete_path (commandline -ct))' -d 'configure the interface as `wgdctl up FILE` does, and undo it at the end'
-complete -c wgd -l user -x -a '(__fish_complete_users)' -d 'go on as this user when everything is open, with CAP_NET_ADMIN and no other power'
+complete -c wgd -l user -x -a '(__fish_complete_users)' -d 'go on as this user when everything is open, keeping three network capabilities'
 complete -c wgd -l metrics -x -a 'unix' -d 'serve Prometheus metrics and the status of the peers: HOST:PORT, or unix:PATH, or unix for /run/wgd/INTERFACE.sock'
 complete -c wgd -l metrics-group -x -a '(__fish_complete_groups)' -d 'who may connect to the unix socket of --metrics (default: root only)'
 complete -c wgd -l keylog -x -a '(__fish_complete_path (commandline -ct))' -d 'append the keys of every handshake to FILE, for Wireshark: whoever has it can read all that was sent'

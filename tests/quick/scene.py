@@ -169,7 +169,7 @@ class Scene:
 
     def wg_quick(self, action: str, path: Path) -> str:
         """Run the real wg-quick; it leaves a sysctl behind, which is put back."""
-        before = self._sysctl()
+        before = self.src_valid_mark()
         completed = self.run("wg-quick", action, path)
         if action == "down":
             self.wait_for_end(path.stem)
@@ -228,7 +228,7 @@ class Scene:
         outputs = self.run("sh", "-c", script).stdout.split(f"{_MARK}\n")
         parts = {
             **dict(zip(_SHOWN, outputs, strict=True)),
-            "src_valid_mark": self._sysctl(),
+            "src_valid_mark": self.src_valid_mark(),
             "dns": "".join(
                 f"{path.name}: {path.read_text()}" for path in sorted(self.resolv.iterdir())
             ),
@@ -247,6 +247,7 @@ class Scene:
         parts["routes6"] = "\n".join(sorted(parts["routes6"].splitlines()))
         return "".join(f"{name}:\n{parts[name]}\n" for name in parts if name not in ignore)
 
-    def _sysctl(self) -> str:
+    def src_valid_mark(self) -> str:
+        """Return the sysctl that a full tunnel needs."""
         with self.client.entered():
             return (Path("/proc/sys") / _SRC_VALID_MARK).read_text().strip()

@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -141,3 +142,77 @@ def test_a_sysctl_is_put_back_by_the_last_that_needs_it(tmp_path: Path) -> None:
     assert found is not None
     assert found.record.steps == [Sysctl("net/a", "1", "0")]
     assert not give_back_sysctl(first, found)
+
+
+@pytest.fixture
+def hostile() -> Iterator[tuple[Path, Path]]:
+    """A directory where another user has root write and believe what he likes; and a victim."""
+    require()  # root
+    with TemporaryDirectory() as name:
+        victim = Path(name) / "victim"
+        victim.write_text("precious")
+        directory = Path(name) / "run"
+        directory.mkdir(mode=0o755)
+        (directory / ".wg1.json.new").symlink_to(victim)
+        (directory / "wg1.lock").symlink_to(Path(name) / "created")
+        (directory / "wg1.json").symlink_to("/proc/self/environ")
+        os.chown(directory, 65_534, 65_534)
+        yield directory, victim
+
+
+def test_root_does_nothing_in_a_directory_of_others(hostile: tuple[Path, Path]) -> None:
+    directory, victim = hostile
+    before = sorted(directory.iterdir())
+    for change in ("owner", "mode", "link"):
+        used = directory
+        if change == "mode":
+            os.chown(directory, 0, 0)
+            directory.chmod(0o1777)
+        elif change == "link":
+            directory.chmod(0o755)
+            used = directory.with_name("link")
+            used.symlink_to(directory)
+        with pytest.raises(QuickError, match=str(used)):
+            lock("wg1", used).__enter__()
+        with pytest.raises(QuickError, match=str(used)):
+            Journal.find("wg1", used)
+        with pytest.raises(QuickError, match=str(used)):
+            Journal(Record("wg1"), used).write()
+    assert sorted(directory.iterdir()) == before
+    assert victim.read_text() == "precious"
+    assert not victim.with_name("created").exists()
+
+
+def test_no_link_is_followed(hostile: tuple[Path, Path]) -> None:
+    """A directory that was somebody's before it was root's."""
+    directory, victim = hostile
+    os.chown(directory, 0, 0)
+    with pytest.raises(QuickError):
+        lock("wg1", directory).__enter__()
+    with pytest.raises(QuickError):
+        Journal.find("wg1", directory)
+    Journal(Record("wg1"), directory).write()
+    assert Journal.find("wg1", directory) is not None
+    assert victim.read_text() == "precious"
+    assert not victim.with_name("created").exists()
+    os.mkfifo(directory / "wg2.json")
+    with pytest.raises(QuickError, match=r"wg2\.json is not a file"):
+        Journal.find("wg2", directory)
+
+
+@pytest.mark.parametrize("name", ["kernel/core_pattern", "net/../kernel/core_pattern", "/net/a"])
+def test_a_journal_sets_no_sysctl_but_of_the_network(tmp_path: Path, name: str) -> None:
+    Journal(Record("wg0", steps=[Sysctl("net/a", "1", "0")]), tmp_path).write()
+    path = tmp_path / "wg0.json"
+    path.write_text(path.read_text().replace("net/a", name))
+    with pytest.raises(QuickError, match=name):
+        Journal.find("wg0", tmp_path)
+
+
+def test_the_directory_is_open_to_all_readers_whatever_the_umask(tmp_path: Path) -> None:
+    umask = os.umask(0o077)
+    try:
+        Journal(Record("wg0"), tmp_path / "made").write()
+    finally:
+        os.umask(umask)
+    assert stat.S_IMODE((tmp_path / "made").stat().st_mode) == 0o755

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import cast
 
 import pytest
 
 from tests.quick.scene import FAR_ADDRESSES, FULL_TUNNEL, SOCKET_DIRECTORY, Scene, assert_same
+from tests.service import reachable
 from tests.testbed import wait_until
 from tests.testbed.daemons import Program
 from wgd.quick.journal import DIRECTORY
@@ -201,3 +203,109 @@ def test_as_another_user(scene: Scene) -> None:
         left = left.replace(f"{name}\n", "")
     assert_same(left, before)
     assert scene.wgdctl_error("down", path) == f"wgdctl: {interface} is not up"
+
+
+def test_a_second_start_is_refused_wherever_the_socket_is(scene: Scene) -> None:
+    interface = scene.interface()
+    path = scene.write(interface, LINES, FULL_TUNNEL)
+    directory = scene.bed.directory / "uapi"
+    command = ("-f", "--config", str(path), "--uapi-dir", str(directory), interface)
+    environment = {**scene.environment(), "LOG_LEVEL": "info"}
+    before = scene.state(interface)
+    program = scene.bed.run_program(
+        scene.client,
+        *command,
+        environment=environment,
+    )
+    wait_until(lambda: "event=ready" in program.output, what="the daemon is ready")
+    up = scene.state(interface)
+    second = scene.bed.run_program(scene.client, *command, environment=environment).launched()
+    assert second.returncode == 1
+    assert f"{interface} is up already" in second.stderr
+    assert_same(scene.state(interface), up)
+    # Killed, its socket may be alive all the same: a socket unit's.
+    end(program, signal.SIGKILL)
+    (directory / f"{interface}.sock").unlink()
+    SOCKET_DIRECTORY.mkdir(exist_ok=True)
+    with socket.socket(socket.AF_UNIX) as units:
+        units.bind(str(SOCKET_DIRECTORY / f"{interface}.sock"))
+        units.listen()
+        program = scene.bed.run_program(scene.client, *command, environment=environment)
+        wait_until(lambda: "event=ready" in program.output, what="the daemon is ready again")
+        (SOCKET_DIRECTORY / f"{interface}.sock").unlink()
+    end(program)
+    assert_same(scene.state(interface), before)
+
+
+@pytest.mark.parametrize("mends_it", ["wgd", "wgdctl up"])
+def test_the_hooks_of_a_killed_one_are_closed(scene: Scene, mends_it: str) -> None:
+    interface = scene.interface()
+    opened = scene.bed.directory / f"{interface}.opened"
+    lines = f"{LINES}\nPreUp = mkdir {opened}\nPostDown = rmdir {opened}; echo x >>{opened}.closed"
+    path = scene.write(interface, lines)
+    program = start(scene, path)
+    wait_until(lambda: "event=ready" in program.output, what="the daemon is ready")
+    end(program, signal.SIGKILL)
+    assert opened.exists()
+    if mends_it == "wgd":
+        program = start(scene, path)
+        wait_until(lambda: "event=ready" in program.output, what="the daemon is ready again")
+        end(program)
+    else:
+        scene.wgdctl("up", path)
+        scene.wgdctl("down", path)
+    assert not opened.exists()
+    assert Path(f"{opened}.closed").read_text() == "x\nx\n"
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "the interface"])
+def test_the_end_does_not_wait_for_a_hook(scene: Scene, how: str) -> None:
+    interface = scene.interface()
+    child = scene.bed.directory / f"{interface}.child"
+    lines = f"{LINES}\nPostUp = sleep 1000 & echo $! >{child}.new; mv {child}.new {child}; wait"
+    path = scene.write(interface, lines, FULL_TUNNEL)
+    before = scene.state(interface)
+    program = start(scene, path)
+    wait_until(child.exists, what="the hook")
+    if how == "SIGTERM":
+        program.process.send_signal(signal.SIGTERM)
+    else:
+        scene.client.ip("link", "delete", interface)
+    assert program.launched().returncode == 0
+    assert_same(scene.state(interface), before)
+    stat = Path(f"/proc/{child.read_text().strip()}/stat")
+    wait_until(lambda: not stat.exists() or ") Z " in stat.read_text(), what="the hook's end")
+
+
+def test_the_last_of_two_full_tunnels_puts_the_sysctl_back(scene: Scene) -> None:
+    before, programs = scene.src_valid_mark(), []
+    for n in range(2):
+        interface = scene.interface()
+        path = scene.write(interface, f"Address = 10.77.{n}.1/32", FULL_TUNNEL)
+        programs.append(program := start(scene, path))
+        wait_until(lambda: "event=ready" in program.output, what="the daemon is ready")
+    assert scene.src_valid_mark() == "1"
+    end(programs[0])
+    assert scene.src_valid_mark() == "1"
+    end(programs[1])
+    assert scene.src_valid_mark() == before == "0"
+
+
+def test_an_upgrade_that_could_not_go_on_is_refused(scene: Scene) -> None:
+    """A user that can read neither root's file nor a journal."""
+    interface = scene.interface()
+    path = scene.write(interface, LINES)
+    scene.bed.directory.chmod(0o755)
+    command = reachable.command()
+    program = scene.bed.run_program(
+        scene.client,
+        *("-f", "--config", str(path), interface),
+        command=command,
+        environment={**scene.environment(), "LOG_LEVEL": "info", "WGD_USER": "nobody"},
+    )
+    wait_until(lambda: "event=ready" in program.output, what="the daemon is ready")
+    (DIRECTORY / f"{interface}.json").unlink()
+    program.process.send_signal(signal.SIGUSR2)
+    wait_until(lambda: "event=upgrade_refused" in program.output, 15, what="the refusal")
+    assert scene.client.has_interface(interface)
+    end(program)

@@ -5,6 +5,12 @@ import stat
 import pytest
 
 from tests.quick.scene import SERVER_PORT, Scene, assert_same
+from wgd.addresses import Endpoint
+from wgd.configuration import DeviceState, PeerState
+from wgd.quick import config as files
+from wgd.quick.save import render
+from wgd.quick.system import System
+from wgd.quick.up import syntax
 from wgd.uapi.client import Client
 
 pytestmark = pytest.mark.netns
@@ -77,3 +83,22 @@ def test_a_host_name_stays_a_name(scene: Scene) -> None:
     assert f"Endpoint = server.example:{SERVER_PORT}\n" in text
     assert "DNS = 9.9.9.9\nDNS = example.org\n" in text
     scene.wgdctl("down", path)
+
+
+def test_a_host_name_that_could_not_be_looked_up_stays(scene: Scene) -> None:
+    name = f"nowhere.invalid:{SERVER_PORT}"
+    interface = scene.interface()
+    path = scene.write(interface, LINES, endpoint=name)
+    config = files.load(path, interface)
+    (peer,) = syntax(config).peers
+    known = PeerState(peer.public_key)
+    other = PeerState(bytes(32), endpoint=Endpoint("192.0.2.9", 9))
+    system = System(lambda _: None, lambda _: None)
+    try:
+        text = render(config, DeviceState(peers=(known, other)), system.network)
+    finally:
+        system.close()
+    path.write_text(text)
+    first, second = syntax(files.load(path, interface)).peers
+    assert (first.endpoint_host, first.endpoint) == (name, None)
+    assert second.endpoint == other.endpoint

@@ -8,6 +8,9 @@ import pytest
 
 from tests.quick.scene import FAR_ADDRESSES, FULL_TUNNEL, Scene, assert_same
 from tests.testbed import wait_until
+from wgd.quick import launch
+from wgd.quick.journal import DIRECTORY
+from wgd.quick.system import System
 
 pytestmark = pytest.mark.netns
 
@@ -303,3 +306,32 @@ def _kill_daemon(scene: Scene, interface: str) -> None:
         if interface.encode() in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0"):
             os.kill(pid, signal.SIGKILL)
     wait_until(lambda: not scene.client.has_interface(interface), what="the interface's end")
+
+
+def test_down_leaves_a_systemd_units_interface_to_it(scene: Scene) -> None:
+    interface = scene.interface()
+    path = scene.write(interface, BOTH)
+    scene.wgdctl("up", path)
+    roots, units = DIRECTORY / f"{interface}.json", DIRECTORY / interface / f"{interface}.json"
+    units.parent.mkdir()
+    roots.rename(units)
+    try:
+        assert "was brought up by `wgd --config`" in scene.wgdctl_error("down", path)
+        assert scene.client.has_interface(interface)
+    finally:
+        units.rename(roots)
+        units.parent.rmdir()
+    scene.wgdctl("down", path)
+
+
+def test_what_is_said_to_us_is_not_said_to_the_daemon(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ("WGD_CONFIG", "WG_PROCESS_FOREGROUND", "WG_TUN_FD", "WG_UAPI_FD", "WGD_USER")
+    for name in names:
+        monkeypatch.setenv(name, "x")
+    seen = tmp_path / "seen"
+    monkeypatch.setattr(launch, "_program", lambda: ["sh", "-c", f"env >{seen}"])
+    launch.Daemon("wg0", "").do(System(lambda _: None, lambda _: None))
+    found = [name for name in names if f"{name}=" in seen.read_text()]
+    assert found == ["WGD_USER"]

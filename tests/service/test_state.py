@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -21,8 +22,12 @@ from wgd.configuration import (
     PeerState,
 )
 from wgd.errors import ConfigurationError, WgdError
+from wgd.platforms import SystemTun
+from wgd.service.descriptors import Handed
+from wgd.service.notify import ServiceManager
 from wgd.service.recorder import Recorder, restore
 from wgd.service.state import StateFile
+from wgd.service.succession import Succession
 from wgd.status import DeviceStatus
 
 PAGE = os.sysconf("SC_PAGESIZE")
@@ -148,6 +153,9 @@ class FakeDevice:
 
     def get(self) -> DeviceState:
         return self.state
+
+    def has_peers(self, public_keys: Collection[bytes]) -> bool:
+        return {peer.public_key for peer in self.state.peers}.issuperset(public_keys)
 
     def status(self) -> DeviceStatus:
         return DeviceStatus("wg0")
@@ -360,5 +368,61 @@ def test_no_memory_is_logged_once_and_tried_again(
         recorder.set(DeviceChange(listen_port=5))
         await asyncio.sleep(0.01)
         assert (await restored(state)).state == device.state
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("action", ["append", "replace"])
+@pytest.mark.parametrize("fails", [True, False], ids=["fails", "is short"])
+def test_what_was_written_in_part_never_counts(
+    state: StateFile, monkeypatch: pytest.MonkeyPatch, action: str, fails: bool
+) -> None:
+    state.append(b"set=1\na=1\n\n")
+    write = os.pwrite
+
+    def full(fd: int, data: bytes, offset: int) -> int:
+        """Write two messages, but not the third."""
+        written = write(fd, data[: 2 * len(data) // 3], offset)
+        if fails:
+            raise OSError(28, "No space left on device")
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full)
+        with pytest.raises(OSError, match="No space"):
+            getattr(state, action)(b"set=1\nb=2\n\n" * 3)
+    assert again(state) == b"set=1\na=1\n\n"
+    state.append(b"c\n\n")
+    assert again(state) == b"set=1\na=1\n\nc\n\n"
+
+
+# -- from one wgd to the next ----------------------------------------------------------------------
+
+
+def open_descriptors() -> list[str]:
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
+@pytest.mark.parametrize("step", ["the second queue", "the configuration"])
+def test_a_refused_hand_over_changes_nothing(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    class Queues:
+        queue_fds = (0, 1 << 20) if step == "the second queue" else (0, 1)
+
+    async def scenario() -> None:
+        device = FakeDevice()
+        recorder = Recorder(asyncio.get_running_loop(), device)
+        succession = Succession(Handed(), ServiceManager.from_environment({}, os.getpid()))
+        before = open_descriptors()
+        with monkeypatch.context() as patch:
+            if step == "the configuration":
+                patch.setattr(StateFile, "replace", full)
+            with pytest.raises(OSError):
+                succession.hand_over(cast(SystemTun, Queues()), None, recorder, None)
+        assert open_descriptors() == before
+        recorder.set(DeviceChange(fwmark=1))
+        assert device.state.fwmark == 1
+
+    def full(*_arguments: object) -> None:
+        raise OSError(28, "No space left on device")
 
     asyncio.run(scenario())

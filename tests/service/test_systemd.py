@@ -157,8 +157,11 @@ def test_a_configuration_file_is_all_it_needs(site: Site, engine: str) -> None:
     site.assert_works()
     link, pid = site.link(), site.pid()
     assert "10.77.0.1/24" in link
-    metrics = machine.run("stat", "-c", "%a %U %G", f"/run/wgd/{site.name}.sock").stdout
+    metrics = machine.run("stat", "-c", "%a %U %G", f"/run/wgd/{site.name}/{site.name}.sock").stdout
     assert metrics == "660 wgd wgd\n"
+    owners = machine.run("stat", "-c", "%a %U", "/run/wgd", f"/run/wgd/{site.name}").stdout
+    assert owners == "755 root\n755 wgd\n"
+    assert machine.run("ls", f"/run/wgd/{site.name}/{site.name}.json").stdout
 
     # What was changed since survives a crash, and not a restart.
     machine.run("wg", "set", site.name, "fwmark", "11")

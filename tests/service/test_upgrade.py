@@ -5,8 +5,10 @@ import os
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +17,16 @@ import pytest
 
 from tests.service import reachable
 from tests.service.manager import FakeManager
-from tests.testbed import Daemon, Namespace, Testbed, Tunnel, only_wgd, require, wait_until
+from tests.testbed import (
+    Daemon,
+    Namespace,
+    Testbed,
+    Tunnel,
+    daemon_command,
+    only_wgd,
+    require,
+    wait_until,
+)
 from tests.testbed.engines import ENGINES, require_engine
 from tests.testbed.uapi import UapiConnection
 
@@ -161,6 +172,25 @@ def test_signals_at_any_moment_never_end_it(testbed: Testbed, namespace: Namespa
     assert pid in daemon.program.pids()
 
 
+@pytest.mark.parametrize("milliseconds", [0, 20, 60, 120, 200, 300, 400])
+def test_the_end_in_the_middle_of_an_upgrade(
+    testbed: Testbed, namespace: Namespace, milliseconds: int
+) -> None:
+    daemon = testbed.daemon(namespace)
+    daemon.signal(signal.SIGUSR2)
+    # The moments that matter are all between the old program's end and the new one's handlers.
+    wait_until(
+        lambda: daemon.program.stdout.count("event=ending reason='upgrade'"),
+        15,
+        what="the old program's end",
+    )
+    time.sleep(milliseconds / 1000)
+    daemon.signal(signal.SIGTERM)
+    daemon.wait_for_end()
+    assert not namespace.has_interface(daemon.interface)
+    assert not daemon.socket_path.exists()
+
+
 @pytest.mark.parametrize("is_root", [True, False])
 def test_who_watches_goes_on_or_is_given_up_for_the_tunnel(
     testbed: Testbed, namespace: Namespace, is_root: bool
@@ -202,6 +232,20 @@ def program(testbed: Testbed) -> Path:
     script = place / "wgd"
     script.write_text(PROGRAM)
     return script
+
+
+def test_an_upgrade_as_a_user_whatever_the_umask(testbed: Testbed, namespace: Namespace) -> None:
+    """Its directories, made as root, are where the user must get to."""
+    directory = testbed.directory / "made"
+    testbed.directory.chmod(0o755)
+    script = ("sh", "-c", 'umask 077; exec "$@"', "sh")
+    daemon = testbed.daemon(
+        namespace,
+        command=reachable.command(*script, *daemon_command(), "--uapi-dir", directory),
+        environment={"WGD_USER": "nobody", "LOG_LEVEL": "verbose"},
+    )
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o755
+    upgrade(daemon)
 
 
 def start(testbed: Testbed, namespace: Namespace, program: Path, user: str = "") -> Daemon:

@@ -115,10 +115,19 @@ _FILES: Final = (
             "the interface is deleted.",
         ),
     ),
-    Term("/run/wgd/<interface>.sock", ("The socket of `--metrics unix`.",)),
+    Term(
+        "/run/wgd/<interface>.sock",
+        (
+            "The socket of `--metrics unix`. "
+            "That of wgd@.service is /run/wgd/<interface>/<interface>.sock.",
+        ),
+    ),
     Term(
         "/run/wgd/<interface>.json",
-        ("With --config: what was done to the system, so that it can be undone. No keys.",),
+        (
+            "With --config: what was done to the system, so that it can be undone. No keys. "
+            "/run/wgd must be root's alone; wgd@.service has its own in /run/wgd/<interface>.",
+        ),
     ),
     Term("/etc/wireguard/<interface>.conf", ("The configuration that wgd@.service uses.",)),
 )

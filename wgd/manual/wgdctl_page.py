@@ -79,7 +79,10 @@ _FILES: Final = (
         ("Where `up`, `down`, `save` and `strip` look for a name. It holds keys: mode 0600.",),
     ),
     Term("/run/wgd/<interface>.json", ("The journal of `up`. No keys.",)),
-    Term("/run/wgd/<interface>.sock", ("Where `top` and `doctor` look without root.",)),
+    Term(
+        "/run/wgd/<interface>.sock",
+        ("Where `top` and `doctor` look without root, and in /run/wgd/<interface>/.",),
+    ),
     Term(
         "/var/run/wireguard/<interface>.sock",
         ("The UAPI sockets; `wgdctl where` lists all places.",),

@@ -34,16 +34,17 @@ def down(
     """
     journal = Journal.find(interface, directory)
     if journal is None:
+        # That of a systemd unit's daemon: not root's, so it is not read.
+        is_units = (directory / interface / f"{interface}.json").exists()
+        if is_units and system.network.link(interface) is not None:
+            raise _by_daemon(interface)
         journal = _from_file(interface, config, system, client)
     record = journal.record
     directories = [s.uapi_directory for s in record.steps if isinstance(s, Daemon)]
     path = launch.socket_path(interface, *(directories or [str(system.uapi_directory or "")]))
     is_alive = launch.is_alive(path)
     if record.by_daemon and (is_alive or system.network.link(interface) is not None):
-        raise QuickError(
-            f"{interface} was brought up by `wgd --config`, which undoes it at its end: stop that, "
-            f"for example by `systemctl stop wgd@{interface}`"
-        )
+        raise _by_daemon(interface)
     if is_alive and record.namespace != own_namespace():
         raise QuickError(
             f"{interface} was brought up in another network namespace: take it down there"
@@ -64,6 +65,13 @@ def down(
     hooks.run("PostDown", todo.post_down, interface, system.say)
     if problems:
         raise QuickError(f"{interface} is not wholly down; say `wgdctl down` again for the rest")
+
+
+def _by_daemon(interface: str) -> QuickError:
+    return QuickError(
+        f"{interface} was brought up by `wgd --config`, which undoes it at its end: stop that, "
+        f"for example by `systemctl stop wgd@{interface}`"
+    )
 
 
 def _from_file(

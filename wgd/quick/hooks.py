@@ -1,7 +1,9 @@
 """The hooks of a file: commands for bash, run one after another as wg-quick runs them."""
 
 import asyncio
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -28,20 +30,28 @@ def run(name: str, hooks: Sequence[str], interface: str, say: Callable[[str], No
 async def run_in_loop(
     name: str, hooks: Sequence[str], interface: str, say: Callable[[str], None]
 ) -> None:
-    """Run hooks while the loop runs, which they may need: `wg set %i …`. Raises QuickError."""
+    """Run hooks while the loop runs, which they may need: `wg set %i …`. Raises QuickError.
+
+    When it is cancelled, so is the hook.
+    """
     for hook in hooks:
         command = hook.replace("%i", interface)
         say(command)
         try:
             process = await asyncio.create_subprocess_exec(
-                *_BASH, command, stdin=subprocess.DEVNULL, env=_environment()
+                *_BASH,
+                command,
+                stdin=subprocess.DEVNULL,
+                env=_environment(),
+                start_new_session=True,
             )
         except OSError as error:
             raise QuickError(f"cannot run bash: {error.strerror}; install bash") from None
         try:
             status = await process.wait()
         except asyncio.CancelledError:
-            process.kill()
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                os.killpg(process.pid, signal.SIGKILL)  # with what the commands have started
             await process.wait()
             raise
         _check(name, command, status)

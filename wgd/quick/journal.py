@@ -3,8 +3,9 @@
 One file an interface, in /run: it does not outlive the system. It is replaced whole at each step,
 so whoever is killed at any moment leaves a true one. It holds no keys.
 
-Root does what a journal says, so only root's is believed. A daemon that has become another user can
-read its own, and say in a file beside it that all was undone.
+Root does what a journal says, so only root's is believed, in a directory that is root's alone. A
+systemd unit's daemon, which never was root, has its own directory (see `plan`). A daemon that
+has become another user can read its own, and say in a file beside it that all was undone.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import fcntl
 import json
 import logging
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -71,8 +73,14 @@ class Journal:
             return None
         path = _path(directory, interface)
         try:
-            with path.open(encoding="utf-8") as file:
-                owner = os.fstat(file.fileno()).st_uid
+            _check_directory(directory)
+            # Never waits, as a FIFO would have it.
+            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+            with open(os.open(path, flags), encoding="utf-8") as file:  # noqa: PTH123 - a descriptor
+                status = os.fstat(file.fileno())
+                if not stat.S_ISREG(status.st_mode):
+                    raise QuickError(f"{path} is not a file: remove it")
+                owner = status.st_uid
                 text = file.read()
         except FileNotFoundError:
             return None
@@ -106,16 +114,18 @@ class Journal:
         self.write()
 
     def write(self) -> None:
-        """Put the file in place, whole. Raises OSError."""
+        """Put the file in place, whole. Raises QuickError and OSError."""
         if self._directory is None:
             return
         path = _path(self._directory, self.record.interface)
         temporary = _temporary(self._directory, self.record.interface)
         text = json.dumps(_as_json(self.record))
         try:
-            self._directory.mkdir(mode=0o755, exist_ok=True)
-            temporary.touch(0o600)
-            temporary.write_text(text, "utf-8")
+            make_directory(self._directory)
+            temporary.unlink(missing_ok=True)
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with open(os.open(temporary, flags, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
+                file.write(text)
             _done(self._directory, self.record.interface).unlink(missing_ok=True)
             temporary.replace(path)
         except PermissionError:
@@ -168,7 +178,7 @@ def lock(interface: str, directory: Path) -> Iterator[None]:
     """Be the only one that works on an interface. Raises QuickError if somebody else does."""
     path = directory / f"{interface}.lock"
     try:
-        directory.mkdir(mode=0o755, exist_ok=True)
+        make_directory(directory)
         descriptor = _lock(path)
     except BlockingIOError:
         raise QuickError(
@@ -185,13 +195,44 @@ def lock(interface: str, directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
+def make_directory(directory: Path) -> None:
+    """Make the directory of the journals if there is none, whatever the umask.
+
+    Raises OSError; and QuickError, as root, for one in which others could have us write and believe
+    what they like.
+    """
+    try:
+        directory.mkdir(mode=0o755)
+    except FileExistsError:
+        pass
+    else:
+        directory.chmod(0o755)
+    _check_directory(directory)
+
+
+def _check_directory(directory: Path) -> None:
+    """Raise QuickError, as root, for a directory that is not root's alone."""
+    if os.geteuid() != 0:
+        return
+    status = directory.lstat()
+    if not stat.S_ISDIR(status.st_mode):
+        raise QuickError(f"{directory} is not a directory: remove it")
+    if status.st_uid != 0 or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        mode = stat.S_IMODE(status.st_mode)
+        raise QuickError(
+            f"{directory} belongs to user {status.st_uid} and has mode {mode:04o}, and must be "
+            f"root's alone: see who has files in it, then `rm -r {directory}`"
+        )
+
+
 def _lock(path: Path) -> int:
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
     while True:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(path, flags, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Whoever had it before may have removed the file in between: then it locks nothing.
-            if os.path.samestat(os.fstat(descriptor), path.stat()):
+            if os.path.samestat(os.fstat(descriptor), path.lstat()):
                 return descriptor
         except FileNotFoundError:
             pass

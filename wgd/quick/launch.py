@@ -27,6 +27,8 @@ from wgd.uapi.socket_policy import SYSTEM_DIRECTORY
 END_TIMEOUT_SECONDS: Final = 10.0
 
 _PR_SET_PDEATHSIG: Final = 1
+# What is said to us, not to the daemon: it is configured by us, over a socket of its own.
+_NOT_FOR_IT: Final = ("WGD_CONFIG", "WG_PROCESS_FOREGROUND", "WG_TUN_FD", "WG_UAPI_FD")
 _UCRED: Final = struct.Struct("3i")
 
 
@@ -44,9 +46,12 @@ class Daemon:
         if self.uapi_directory:
             command += ["--uapi-dir", self.uapi_directory]
         system.say(f"wgd {' '.join(command[len(_program()) :])}")
+        environment = {n: value for n, value in os.environ.items() if n not in _NOT_FOR_IT}
         try:
             # Its output is not collected: the daemon may keep it open for its log.
-            started = subprocess.run(command, check=False, preexec_fn=_die_with_parent)  # noqa: S603
+            started = subprocess.run(  # noqa: S603
+                command, check=False, env=environment, preexec_fn=_die_with_parent
+            )
         except OSError as error:
             raise QuickError(f"cannot run {command[0]}: {error.strerror}") from None
         if started.returncode != 0:

@@ -25,7 +25,7 @@ from wgd.quick.journal import Journal, Record, own_namespace
 from wgd.quick.save import save
 from wgd.quick.system import System
 from wgd.quick.transaction import Checkpoint, Transaction, no_checkpoint, undo
-from wgd.quick.up import syntax
+from wgd.quick.up import close_hooks, syntax
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +100,11 @@ class Plan:
                 self._journal = earlier
             return
         if earlier is not None:
-            if launch.is_alive(launch.socket_path(interface, "")):
+            if self._is_at_work(earlier):
                 raise QuickError(f"{interface} is up already: say `wgdctl down {interface}` first")
             for problem in undo(earlier, self._system):
                 _report(problem)
+            close_hooks(earlier, self._system)
         try:
             self._hooks_begin("PreUp")
             hooks.run("PreUp", self._config.hooks.pre_up, interface, _say)
@@ -183,7 +184,25 @@ class Plan:
                 _report(str(error))
         self._system.close()
 
+    def _is_at_work(self, earlier: Journal) -> bool:
+        """Whether the one that has made a journal still is.
+
+        Its socket does not tell here: that may be a socket unit's, or elsewhere.
+        """
+        interface = earlier.record.interface
+        if earlier.record.namespace == own_namespace():
+            return self._system.network.link(interface) is not None
+        return launch.is_alive(launch.socket_path(interface, ""))
+
     def _undo(self) -> None:
+        try:
+            # What others have left to us to put back is there only: see `give_back_sysctl`.
+            written = Journal.find(self._config.interface, self._directory)
+        except QuickError as error:
+            _warn(str(error))
+            written = None
+        if written is not None:
+            self._journal.record.steps = written.record.steps
         for problem in undo(self._journal, self._system):
             _report(problem)
 
@@ -196,13 +215,17 @@ class Plan:
 def journal_directory(environment: Mapping[str, str], interface: str) -> Path | None:
     """Return where a journal can be, or is that a predecessor has handed over to us.
 
-    That is /run/wgd, else what systemd gave us, else None.
+    That is /run/wgd, which is root's; for others what systemd gave them; else None. Raises
+    QuickError for a /run/wgd that root must not use.
     """
-    candidates = [journal.DIRECTORY]
-    candidates += map(Path, filter(None, environment.get("RUNTIME_DIRECTORY", "").split(":")))
+    given = [Path(path) for path in environment.get("RUNTIME_DIRECTORY", "").split(":") if path]
+    if os.geteuid() == 0 or Journal.is_readable(interface, journal.DIRECTORY):
+        candidates = [journal.DIRECTORY, *given]
+    else:
+        candidates = [*given, journal.DIRECTORY]
     for directory in candidates:
         try:
-            directory.mkdir(mode=0o755, exist_ok=True)
+            journal.make_directory(directory)
         except OSError:
             continue
         if os.access(directory, os.W_OK) or Journal.is_readable(interface, directory):

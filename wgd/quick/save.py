@@ -44,7 +44,10 @@ def render(config: QuickConfig, device: Device | DeviceState, network: Rtnetlink
     sections[0] = sections[0].replace(_SECTION, _SECTION + interface_lines, 1)
     names = {peer.public_key: peer.endpoint_host for peer in syntax(config).peers}
     for n, peer in enumerate(device.peers, 1):
-        if name := names.get(peer.public_key):
+        name = names.get(peer.public_key)
+        if name and peer.endpoint is None:  # it could not be looked up so far
+            sections[n] = f"{sections[n].rstrip()}\n{_ENDPOINT}{name}\n"
+        elif name:
             numeric = f"{_ENDPOINT}{values.endpoint_text(peer.endpoint)}\n"
             sections[n] = sections[n].replace(numeric, f"{_ENDPOINT}{name}\n", 1)
     return "\n[Peer]\n".join(sections).rstrip("\n") + "\n"

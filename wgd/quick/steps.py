@@ -6,13 +6,16 @@ done, done in part or not at all, and again: it takes away exactly what `do` add
 
 import contextlib
 import ipaddress
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol
 
 from wgd.quick.errors import QuickError
 from wgd.quick.rtnetlink import MAIN_TABLE, Route, Rule
 from wgd.quick.system import System
+
+_SYSCTL_NAME: Final = re.compile(r"net/[\w/.-]+", re.ASCII)
 
 _Rule = tuple[int, int, int, int | None, bool]
 
@@ -169,12 +172,19 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Sysctl:
-    """A sysctl, named with slashes; `before` is what it was."""
+    """A sysctl of the network, named with slashes; `before` is what it was.
+
+    Raises ValueError for another name, which a journal may have: it becomes a path.
+    """
 
     kind: ClassVar[str] = "sysctl"
     name: str
     value: str
     before: str
+
+    def __post_init__(self) -> None:
+        if not _SYSCTL_NAME.fullmatch(self.name) or ".." in self.name:
+            raise ValueError(f"sysctl {self.name!r}")
 
     def do(self, system: System) -> None:
         """Set it; where that is not allowed, say so and go on."""

@@ -75,6 +75,7 @@ def up(
     if earlier is not None:
         system.warn(f"undoing what an earlier {interface} has left")
         _raise_first(undo(earlier, system))
+        close_hooks(earlier, system)
     journal = Journal(Record(interface, own_namespace(), hooks=config.hooks), directory)
     transaction = Transaction(journal, system, checkpoint)
     try:
@@ -89,6 +90,17 @@ def up(
         for problem in take_back(journal, system):
             system.warn(problem)
         raise
+
+
+def close_hooks(earlier: Journal, system: System) -> None:
+    """Run PostDown of a killed predecessor if it began hooks here; a failure is only told."""
+    record = earlier.record
+    if not record.began or record.namespace != own_namespace():
+        return
+    try:
+        hooks.run("PostDown", record.hooks.post_down, record.interface, system.say)
+    except QuickError as error:
+        system.warn(str(error))
 
 
 def take_back(journal: Journal, system: System) -> list[str]:

@@ -9,7 +9,7 @@ import asyncio
 import errno
 import logging
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Final, Protocol
 
 from wgd.configuration import (
@@ -43,6 +43,9 @@ class Recorded(Protocol):
 
     def get(self) -> DeviceState:
         """Return a consistent snapshot."""
+
+    def has_peers(self, public_keys: Collection[bytes]) -> bool:
+        """Whether each of these keys is a peer's."""
 
     def set(self, change: DeviceChange) -> None:
         """Apply `change` whole, or raise ConfigurationError."""
@@ -88,6 +91,10 @@ class Recorder:
         """Return a consistent snapshot."""
         return self._device.get()
 
+    def has_peers(self, public_keys: Collection[bytes]) -> bool:
+        """Whether each of these keys is a peer's."""
+        return self._device.has_peers(public_keys)
+
     def status(self) -> DeviceStatus:
         """Return what the device is doing."""
         return self._device.status()
@@ -116,7 +123,7 @@ class Recorder:
         """Write nothing more."""
         if self._task is not None:
             self._task.cancel()
-            self._task = None
+        self._task = self._since = None
 
     def finish(self, state: StateFile, now_wall_ns: int) -> None:
         """Write down everything as it is now, with the endpoints as roamed, for who comes next.

@@ -87,8 +87,7 @@ class StateFile:
 
     def append(self, messages: bytes) -> None:
         """Add whole messages."""
-        if os.pwrite(self._fd, messages, self._end) != len(messages):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._write(messages, self._end)
         self._end += len(messages)
 
     def replace(self, messages: bytes) -> None:
@@ -96,14 +95,24 @@ class StateFile:
         begin = (
             self._end // mmap.PAGESIZE + 1
         ) * mmap.PAGESIZE  # never without a gap, see `_whole`
-        if os.pwrite(self._fd, messages, begin) != len(messages):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        self._write(messages, begin)
         os.pwrite(self._fd, _HEADER.pack(_MAGIC, begin), 0)
         self._begin, self._end = begin, begin + len(messages)
         # What is before it goes: whole pages to the system, the rest of the header's in zeros.
         os.pwrite(self._fd, bytes(mmap.PAGESIZE - _HEADER.size), _HEADER.size)
         if begin > mmap.PAGESIZE:
             _punch_hole(self._fd, mmap.PAGESIZE, begin - mmap.PAGESIZE)
+
+    def _write(self, messages: bytes, offset: int) -> None:
+        """Write behind the end, all or nothing: a part could be taken for messages later."""
+        written = 0
+        try:
+            written = os.pwrite(self._fd, messages, offset)
+        finally:
+            if written != len(messages):
+                os.ftruncate(self._fd, self._end)
+        if written != len(messages):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def _whole(messages: bytes) -> bytes:

@@ -144,15 +144,22 @@ class Succession:
     ) -> list[tuple[str, int]]:
         """Return copies of what the next program shall have; the originals are about to close.
 
-        Raises OSError.
+        Raises OSError, and then nothing has changed.
         """
         state = self._state or StateFile.create()
-        recorder.finish(state, time.time_ns())
         named = [(descriptors.STATE, state.fileno())]
-        named += [(descriptors.TUN, os.dup(fd)) for fd in _queues(tun)]
+        try:
+            for fd in _queues(tun):
+                named.append((descriptors.TUN, os.dup(fd)))  # noqa: PERF401 - to close what there is
+            if socket_file is not None:
+                name = descriptors.UAPI_OWN if socket_file.owns_file else descriptors.UAPI
+                named.append((name, os.dup(socket_file.sock.fileno())))
+            recorder.finish(state, time.time_ns())  # no change is taken from here on
+        except OSError:
+            for _, fd in named if state is not self._state else named[1:]:
+                os.close(fd)
+            raise
         if socket_file is not None:
-            name = descriptors.UAPI_OWN if socket_file.owns_file else descriptors.UAPI
-            named.append((name, os.dup(socket_file.sock.fileno())))
             socket_file.owns_file = False  # the file stays
         if janitor is not None:
             named.append((descriptors.JANITOR, janitor.release()))

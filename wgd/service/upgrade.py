@@ -58,7 +58,8 @@ class Command:
                 stderr=asyncio.subprocess.PIPE,
             )
         except OSError as error:
-            raise WgdError(f"{self.argv[0]} cannot be run: {error.strerror}") from error
+            what = error.filename or self.argv[0]  # it may be the directory
+            raise WgdError(f"{what}: cannot be run: {error.strerror}") from error
         try:
             _, stderr = await asyncio.wait_for(process.communicate(), CHECK_SECONDS)
         except TimeoutError:
@@ -83,4 +84,5 @@ class Command:
             os.chdir(self.directory)
             os.execve(self.argv[0], list(self.argv), environment)  # noqa: S606 - no shell is meant
         except OSError as error:
-            return take(environment, os.getpid()), error.strerror or str(error)
+            what = f"{error.filename}: " if error.filename is not None else ""
+            return take(environment, os.getpid()), f"{what}{error.strerror or error}"

@@ -268,7 +268,14 @@ def _path_of(sock: socket.socket) -> Path:
         raise WgdError(f"descriptor {sock.fileno()} is not bound to a file")
     path = Path(name).absolute()
     final = path.with_suffix(_SUFFIX)
-    return final if len(path.name) == len(final.name) and not path.exists() else path
+    return final if len(path.name) == len(final.name) and not _is_seen(path) else path
+
+
+def _is_seen(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:  # it has its final name, unless somebody has killed us amid the start
+        return False
 
 
 def _check_directory(directory: Path) -> None:
@@ -313,9 +320,12 @@ def _check_free(path: Path) -> None:
 
 def _make_directory(directory: Path) -> None:
     try:
-        directory.mkdir(mode=0o755, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o755, parents=True)
     except FileExistsError:
-        raise WgdError(f"{directory} is there and is not a directory; move it away") from None
+        if not directory.is_dir():
+            raise WgdError(f"{directory} is there and is not a directory; move it away") from None
+    else:
+        directory.chmod(0o755)  # whatever the umask: another user that we become must get there
 
 
 def _publish(temporary: Path, path: Path) -> None:
