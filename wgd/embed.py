@@ -13,7 +13,7 @@ docs/embedding.md has an example that runs.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from wgd.assembly import follow_system, open_tunnel
 from wgd.configuration import DeviceChange, DeviceState
@@ -102,6 +102,10 @@ class EmbeddedTunnel:
     def get(self) -> DeviceState:
         """Return a consistent snapshot."""
         return self._tunnel.get()
+
+    def has_peers(self, public_keys: Collection[bytes]) -> bool:
+        """Whether each of these keys is a peer's."""
+        return self._tunnel.has_peers(public_keys)
 
     def status(self) -> DeviceStatus:
         """Return what the tunnel is doing and what has failed, without any secret."""

@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import os
+from collections.abc import Collection
 from typing import Protocol
 
 from wgd import __version__
@@ -16,6 +17,9 @@ class WatchedTunnel(Protocol):
 
     def get(self) -> DeviceState:
         """Return a consistent snapshot."""
+
+    def has_peers(self, public_keys: Collection[bytes]) -> bool:
+        """Whether each of these keys is a peer's."""
 
     def set(self, change: DeviceChange) -> None:
         """Apply `change` whole; raises ConfigurationError when none of it was applied."""
@@ -52,6 +56,10 @@ class ManagedTunnel:
         """Return a consistent snapshot."""
         return self._tunnel.get()
 
+    def has_peers(self, public_keys: Collection[bytes]) -> bool:
+        """Whether each of these keys is a peer's."""
+        return self._tunnel.has_peers(public_keys)
+
     def set(self, change: DeviceChange) -> None:
         """Apply `change` whole; raises ConfigurationError when none of it was applied."""
         self._tunnel.set(change)
@@ -82,7 +90,7 @@ class ManagedTunnel:
             self._logs.set_level(change.log_level)
 
     def _set_endpoint_hosts(self, hosts: dict[bytes, str]) -> None:
-        if hosts.keys() - {peer.public_key for peer in self._tunnel.get().peers}:
+        if not self._tunnel.has_peers(hosts):
             raise ConfigurationError(
                 errno.ENOENT, "the public key of an endpoint_host must be a peer's"
             )

@@ -28,7 +28,8 @@ class Handshakes:
     `initiated` counts initiations sent, `answered` those of them that were answered, `accepted`
     initiations of others that we answered, `refused` messages that were not authentic or not fresh,
     `unanswered` initiations that were not answered in time, `given_up` attempts that ended without
-    a session. `cookies_sent` and `cookies_received` are cookie replies.
+    a session. `cookies_sent` and `cookies_received` are cookie replies. An initiation that the
+    system did not take is none of these.
     """
 
     initiated: int = 0
@@ -56,7 +57,8 @@ class Latency:
 class PeerStatus:
     """One peer. `endpoint` is where it is now, `configured_endpoint` what was set: `host:port`, the
     host perhaps a name; both "" if there is none. `has_session` says whether packets can go out
-    now without a handshake; `unanswered_initiations` counts those in a row.
+    now without a handshake; `unanswered_initiations` counts those in a row, also such as the system
+    did not take.
     """
 
     public_key: str

@@ -4,7 +4,11 @@ from typing import Any
 
 import pytest
 
-from wgd.ctl.doctor.firewall import Datagram, dropping
+from tests.doctor.clinic import healthy, healthy_device, healthy_peer
+from wgd.ctl.doctor import firewall
+from wgd.ctl.doctor.facts import EndpointPath, Route
+from wgd.ctl.doctor.firewall import Datagram, RuleSet
+from wgd.ctl.doctor.look import _firewall
 
 OUT = Datagram(
     "output",
@@ -56,7 +60,7 @@ def meta(key: str, right: object, op: str = "==") -> dict[str, Any]:
 
 
 def certainties(rules: list[dict[str, Any]], datagram: Datagram = OUT) -> list[bool]:
-    return [each.is_certain for each in dropping(rules, datagram, "key")]
+    return [each.is_certain for each in RuleSet(rules).dropping(datagram, "key")]
 
 
 @pytest.mark.parametrize(
@@ -144,8 +148,46 @@ def test_hooks_families_and_what_comes_in() -> None:
     assert certainties([chain("input"), rule(port, DROP, chain="input")], IN) == [True]
     source = header("ip", "saddr", "192.0.2.2")
     assert certainties([chain("input"), rule(source, DROP, chain="input")], IN) == [False]
-    other_family = [chain("output", "drop", family="ip6")]
-    assert certainties(other_family) == []
-    found = dropping([chain("output", "drop")], OUT, "key")[0]
+    for family in ("ip6", "arp", "bridge", "netdev"):
+        assert certainties([chain("output", "drop", family=family)]) == []
+    # Of peers that may be of either family, it is not certain that they get there.
+    assert certainties([chain("input", "drop", family="ip6")], IN) == [False]
+    assert certainties([chain("input", "drop")], IN) == [True]
+    assert certainties([chain("input", "drop", family="bridge")], IN) == []
+    found = RuleSet([chain("output", "drop")]).dropping(OUT, "key")[0]
     assert (found.hook, found.public_key) == ("output", "key")
     assert found.text == "the policy of chain inet t output is drop"
+
+
+def test_only_the_families_that_peers_use_are_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    rules = RuleSet([chain("input", "drop", family="ip6"), chain("input", "drop", family="bridge")])
+    monkeypatch.setattr(firewall, "read_rules", lambda: rules)
+    facts = healthy()
+    assert _firewall(facts, healthy_device(), []) == ()
+    far = healthy_device(peers=(healthy_peer(endpoint="[2001:db8::2]:51820"),))
+    (found,) = _firewall(facts, far, [])
+    assert found.is_certain
+    assert "ip6" in found.text
+
+
+def test_rules_elsewhere_and_peers_at_one_endpoint_cost_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    elsewhere = [rule(ESTABLISHED, ACCEPT, chain=f"sub{n % 50}") for n in range(500)]
+    judged: list[Any] = []
+    real = RuleSet.of_chain
+
+    def counted(rules: RuleSet, base: dict[str, Any], name: str) -> Any:
+        found = real(rules, base, name)
+        judged.extend(found)
+        return found
+
+    monkeypatch.setattr(RuleSet, "of_chain", counted)
+    rules = RuleSet([chain("output"), rule(DROP), *elsewhere])
+    monkeypatch.setattr(firewall, "read_rules", lambda: rules)
+    peers = tuple(healthy_peer(public_key=f"{n:043d}=") for n in range(100))
+    way = Route("eth0", 1500)
+    facts = healthy(paths={peer.public_key: EndpointPath(way, way) for peer in peers})
+    found = _firewall(facts, healthy_device(peers=peers), [])
+    assert {each.public_key for each in found} == {peer.public_key for peer in peers}
+    assert len(judged) == 1

@@ -20,9 +20,9 @@ from wgd.ctl.doctor.guide import guide
 from wgd.ctl.doctor.render import MAX_OF_A_KIND, Report, as_object, text
 from wgd.ctl.doctor.rules import examine
 from wgd.ctl.doctor.rules.common import ago
-from wgd.ctl.doctor.watcher import WatchError, watched_status
 from wgd.ctl.errors import ConfigFileError
 from wgd.ctl.main import main
+from wgd.ctl.statuses import WatchError, watched_status
 
 GUIDE = Path(__file__).parents[2] / "docs/troubleshooting.md"
 KEY = "cGVlciBrZXkgcGVlciBrZXkgcGVlciBrZXkgcGVlciE="

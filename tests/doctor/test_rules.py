@@ -95,6 +95,15 @@ UNTAKEN = {
     "sent_bytes": 92,
     "sent_packets": 1,
 }
+DAY_NS = 86_400 * SECOND
+ASLEEP = {
+    "has_session": False,
+    "last_handshake_ns": NOW - DAY_NS,
+    "last_received_ns": NOW - DAY_NS,
+    "last_sent_ns": NOW - DAY_NS + 90 * SECOND,
+    "unanswered_initiations": 19,
+    "failures": (failed(FailureReason.NOT_ANSWERED, 19, age=86_000),),
+}
 REPLAYED = (failed(FailureReason.REPLAYED_TIMESTAMP, 4),)
 
 SICK: list[tuple[str, Facts, str]] = [
@@ -291,6 +300,9 @@ WELL: list[tuple[str, Facts]] = [
     ("never-called", with_peer(endpoint="", configured_endpoint="")),
     ("name-moved", named(NameAnswer(("192.0.2.9", "192.0.2.2")))),
     ("endpoint-silent", with_peer(unanswered_initiations=1)),
+    # It has slept for a day: nobody has called it for as long.
+    ("endpoint-silent", with_peer(**ASLEEP)),
+    ("endpoint-silent", with_peer(**NEVER, failures=(failed(FailureReason.NO_ENDPOINT),))),
     ("endpoint-silent", path(Route(error=errno.ENETUNREACH))),
     (
         "endpoint-silent",
@@ -343,6 +355,11 @@ WELL: list[tuple[str, Facts]] = [
     ("mtu-too-large", healthy(link=replace(LINK, mtu=1440))),
     ("mtu-black-hole", sizes(MtuProbe("192.0.2.2", 1480, 0))),
     ("mtu-black-hole", sizes(MtuProbe("192.0.2.2", 1480, 1480))),
+    # Full size passes inside, and so all that is needed outside.
+    (
+        "mtu-black-hole",
+        sizes(MtuProbe("192.0.2.2", 1480, 1000), MtuProbe("10.0.0.2", 1420, 1420, True)),
+    ),
     ("offload-off", healthy(healthy_device(dataplane="portable", offloads=()))),
 ]
 

@@ -49,15 +49,43 @@ def test_expressions_name_metrics_that_there_are() -> None:
         assert {re.sub(r"_(bucket|sum|count)$", "", name) for name in named} <= known
 
 
-def test_promtool_takes_the_alerts(tmp_path: Path) -> None:
-    (rules,) = re.findall(r"```yaml\n(groups:.*?)```", TEXT, re.DOTALL)
-    path = tmp_path / "rules.yml"
-    path.write_text(rules)
-    checked = subprocess.run(
-        [tool("promtool"), "check", "rules", path],
+CASES = """
+rule_files: [rules.yml]
+evaluation_interval: 15s
+tests:
+  - interval: 15s
+    input_series:
+      - series: 'wgd_peer_unanswered_initiations{interface="wg0",public_key="called"}'
+        values: '0+3x60'
+      - series: 'wgd_peer_failures_total{interface="wg0",public_key="called",reason="not_answered"}'
+        values: '0+3x60'
+      - series: 'wgd_peer_unanswered_initiations{interface="wg0",public_key="asleep"}'
+        values: '19x60'
+      - series: 'wgd_peer_failures_total{interface="wg0",public_key="asleep",reason="not_answered"}'
+        values: '19x60'
+    alert_rule_test:
+      - eval_time: 10m
+        alertname: WgdPeerDoesNotAnswer
+        exp_alerts:
+          - exp_labels: {interface: wg0, public_key: called}
+"""
+
+
+def promtool(*words: str, directory: Path) -> None:
+    done = subprocess.run(
+        [tool("promtool"), *words],
+        cwd=directory,
         capture_output=True,
         text=True,
         check=False,
         timeout=30,
     )
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_promtool_takes_the_alerts_and_nobody_who_sleeps_raises_one(tmp_path: Path) -> None:
+    (rules,) = re.findall(r"```yaml\n(groups:.*?)```", TEXT, re.DOTALL)
+    (tmp_path / "rules.yml").write_text(rules)
+    (tmp_path / "cases.yml").write_text(CASES)
+    promtool("check", "rules", "rules.yml", directory=tmp_path)
+    promtool("test", "rules", "cases.yml", directory=tmp_path)

@@ -12,6 +12,8 @@ import pytest
 
 from tests.watch.clients import ONE_PEER, Runs, answer_to, free_port, get, request, served
 from wgd.errors import WgdError
+from wgd.uapi.listener import SocketFile
+from wgd.watch.listener import RUN_DIRECTORY, StatusSocketFile, unix_path
 from wgd.watch.server import serve_metrics
 
 
@@ -60,6 +62,63 @@ def test_a_dead_unix_socket_is_replaced(run: Runs, tmp_path: Path) -> None:
             assert b"wgd_peers" in await answer_to(path, request())
 
     run(test())
+
+
+def test_an_unprivileged_daemon_of_systemd_has_a_directory_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("RUNTIME_DIRECTORY", f"{tmp_path}:/run/other")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert unix_path("unix", "wg7") == tmp_path / "wg7.sock"
+    monkeypatch.delenv("RUNTIME_DIRECTORY")
+    assert unix_path("unix", "wg7") == RUN_DIRECTORY / "wg7.sock"
+    monkeypatch.setenv("RUNTIME_DIRECTORY", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert unix_path("unix", "wg7") == RUN_DIRECTORY / "wg7.sock"
+
+
+@pytest.mark.parametrize("below", [".", "made/by/us"])
+def test_root_makes_no_socket_where_others_can_swap_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, below: str
+) -> None:
+    directory = tmp_path / "run"
+    directory.mkdir()
+    is_root = os.geteuid() == 0
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    path = directory / below / "wg7.sock"
+    directory.chmod(0o777)
+    with pytest.raises(WgdError, match=r"0777.* swap"):
+        StatusSocketFile.listen_at(path, None)
+    directory.chmod(0o755)
+    if is_root:
+        file = StatusSocketFile.listen_at(path, None)
+        file.remove()
+        file.sock.close()
+        os.chown(directory, 65534, -1)
+    with pytest.raises(WgdError, match="belongs to user"):
+        StatusSocketFile.listen_at(directory / "more" / below / "wg7.sock", None)
+    assert not (directory / "more").exists()
+
+
+def test_a_file_that_was_swapped_for_the_socket_is_not_given_to_the_group(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("root's own")
+    victim.chmod(0o600)
+    path = tmp_path / "wg7.sock"
+    listen = StatusSocketFile._listen
+
+    def swapped(path: Path, interface: str) -> SocketFile:
+        file = listen(path, interface)
+        path.unlink()
+        path.symlink_to(victim)
+        return file
+
+    monkeypatch.setattr(StatusSocketFile, "_listen", swapped)
+    with pytest.raises(WgdError, match="cannot give"):
+        StatusSocketFile.listen_at(path, grp.getgrgid(os.getgid()).gr_name)
+    assert stat.S_IMODE(victim.stat().st_mode) == 0o600
 
 
 @pytest.mark.parametrize(

@@ -56,6 +56,19 @@ def test_the_status_socket_is_enough(uapi: Path, run: Path) -> None:
         assert reader(uapi, run, "wg7").read() == Reading((status,), ())
 
 
+def test_the_socket_of_an_unprivileged_daemon_is_in_a_directory_of_its_own(
+    uapi: Path, run: Path
+) -> None:
+    status = device(peer(1))
+    with served_in_background(f"unix:{run / 'wg7' / 'wg7.sock'}", lambda: status):
+        assert only(reader(uapi, run).read(), "wg7").statuses == (status,)
+        assert reader(uapi, run, "wg7").read() == Reading((status,), ())
+        # What root's daemon has left behind is not in its way.
+        with socket.socket(socket.AF_UNIX) as dead:
+            dead.bind(str(run / "wg7.sock"))
+        assert reader(uapi, run, "wg7").read() == Reading((status,), ())
+
+
 def test_another_daemon_is_shown_by_its_counters_and_without_its_secrets(
     uapi: Path, run: Path
 ) -> None:
@@ -138,6 +151,8 @@ def liar(path: Path, answer: bytes) -> Iterator[None]:
         b'HTTP/1.1 200 OK\r\nContent-Length: 12\r\n\r\n{"peers": 3}',
         b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 1000 + b"\r\n",
+        b"HTTP/1.1 200 OK\r\n\r\n" + b"[" * 200_000,
+        b'HTTP/1.1 200 OK\r\n\r\n{"interface":"wg7","peers":' + b"[" * 200_000,
     ],
 )
 def test_a_status_socket_that_talks_nonsense_is_passed_by(

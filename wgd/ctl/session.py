@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from wgd import log_events
 from wgd.ctl.values import EndpointReader
 from wgd.uapi.client import Client
 
@@ -57,8 +58,8 @@ def warn(text: str) -> None:
 
 
 def report(error: Exception) -> None:
-    """Tell the user what went wrong."""
-    sys.stderr.write(f"wgdctl: {error}\n")
+    """Tell the user what went wrong; what others have written cannot steer the terminal."""
+    sys.stderr.write(f"wgdctl: {log_events.printable(str(error))}\n")
 
 
 def printable(path: Path) -> str:

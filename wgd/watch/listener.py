@@ -3,6 +3,9 @@
 A unix socket is made and taken over as the UAPI socket is, but in a directory of its own: wgctrl
 takes every socket beside the UAPI ones for an interface. Whoever may connect sees the peers, their
 endpoints and their traffic; nobody can change anything.
+
+Root puts its sockets only where nobody else can swap files. A daemon that systemd has started as
+another user has a directory of its own below the run directory.
 """
 
 import contextlib
@@ -12,6 +15,7 @@ import ipaddress
 import logging
 import os
 import socket
+import stat
 import sys
 from pathlib import Path
 from typing import Final
@@ -23,12 +27,12 @@ from wgd.uapi.socket_policy import SYSTEM_DIRECTORY
 logger = logging.getLogger(__name__)
 
 RUN_DIRECTORY: Final = Path("/var/run/wgd" if sys.platform == "darwin" else "/run/wgd")
-"""Where the sockets of `--metrics unix` are, one an interface."""
+"""Where root's sockets of `--metrics unix` are, one an interface, and in directories of their own
+those of other users. It is root's alone."""
 
 BACKLOG: Final = 64
 
 _FORMS: Final = "give HOST:PORT, [IPV6]:PORT, unix:PATH, or unix"
-_PRIVATE: Final = 0o600
 _OF_GROUP: Final = 0o660
 _DIRECTORY: Final = 0o755
 _PORTS: Final = range(1, 1 << 16)
@@ -43,16 +47,16 @@ class StatusSocketFile(SocketFile):
         """Listen on `path`; its directory is made when missing (0755).
 
         Raises WgdError, and leaves no file behind: no such group, a path too long, a directory
-        others can write to, a socket in use, something there that is no socket, the system's
-        refusal.
+        others can write to (or, for root, one that is not root's), a socket in use, something there
+        that is no socket, the system's refusal.
         """
         gid = None if group is None else _group_id(group)
+        _check_directory(path.parent)
         _make_directory(path.parent)
         file = cls._listen(path, path.stem)
         try:
             if gid is not None:
-                os.chown(path, -1, gid)
-            path.chmod(_PRIVATE if gid is None else _OF_GROUP)
+                _give_to_group(path, gid)
         except OSError as error:
             file.remove()
             file.sock.close()
@@ -88,7 +92,7 @@ def unix_path(address: str, interface: str) -> Path:
     """Return the path of the socket that `unix` or `unix:PATH` means. Raises WgdError."""
     _, _, text = address.partition(":")
     if address == "unix":
-        return RUN_DIRECTORY / f"{interface}.sock"
+        return _run_directory() / f"{interface}.sock"
     if not text or "\0" in text or text.endswith("/"):
         raise WgdError(f"--metrics {address!a} names no file: {_FORMS}")
     path = Path(os.path.abspath(text))  # noqa: PTH100 - a link stays what it is, ".." goes
@@ -174,6 +178,50 @@ def _warn_if_open(sock: socket.socket) -> None:
 
 
 # -- unix --------------------------------------------------------------------------------------
+
+
+def _run_directory() -> Path:
+    """Return the run directory; for another user than root, the one that systemd made for it."""
+    own = os.environ.get("RUNTIME_DIRECTORY", "").partition(":")[0]
+    return Path(own) if own.startswith("/") and os.geteuid() != 0 else RUN_DIRECTORY
+
+
+def _check_directory(directory: Path) -> None:
+    """Raise WgdError if root would make a socket where another user can swap files.
+
+    Of a directory that is still to be made, the nearest above it that is there counts.
+    """
+    if os.geteuid() != 0:
+        return
+    try:
+        there = next(each for each in (directory, *directory.parents) if each.exists())
+        status = there.stat()
+    except OSError as error:
+        raise WgdError(f"cannot listen in {directory}: {error.strerror}") from error
+    mode = stat.S_IMODE(status.st_mode)
+    is_shared = mode & (stat.S_IWGRP | stat.S_IWOTH) and not mode & stat.S_ISVTX
+    if status.st_uid != 0 or is_shared:
+        raise WgdError(
+            f"directory {there} belongs to user {status.st_uid} and has mode {mode:04o}, so others "
+            "can swap what root makes there: give another path, or chown it to root and chmod go-w"
+        )
+
+
+def _give_to_group(path: Path, gid: int) -> None:
+    """Let a group use the socket at `path`, but no file that somebody has put in its place."""
+    if sys.platform == "linux":
+        opened = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            if not stat.S_ISSOCK(os.fstat(opened).st_mode):
+                raise FileNotFoundError(errno.ENOENT, "it was replaced")
+            itself = f"/proc/self/fd/{opened}"
+            os.chown(itself, -1, gid)
+            Path(itself).chmod(_OF_GROUP)
+        finally:
+            os.close(opened)
+    else:
+        os.chown(path, -1, gid, follow_symlinks=False)
+        os.chmod(path, _OF_GROUP, follow_symlinks=False)  # noqa: PTH101 - Path has no such option
 
 
 def _make_directory(directory: Path) -> None:

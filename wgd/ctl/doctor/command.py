@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from wgd.ctl import statuses
 from wgd.ctl.doctor import render
-from wgd.ctl.doctor.ask import interfaces
 from wgd.ctl.doctor.gather import Options, gather
 from wgd.ctl.doctor.rules import examine
 from wgd.ctl.errors import UsageError
@@ -28,7 +28,7 @@ def doctor(words: Sequence[str], session: Session) -> int:
     """
     names, options, is_json = _parse(words)
     client = session.client()
-    named, names = names, names or interfaces(client)
+    named, names = names, names or statuses.names(client)
     if not names:
         raise WgdError("there is no interface to examine: see wgdctl where, or run this as root")
     reports = []

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import subprocess
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -20,6 +21,8 @@ _Rule = dict[str, Any]
 
 _TIMEOUT_SECONDS: Final = 5.0
 _MAX_DEPTH: Final = 16
+_PASSED: Final = ("ip", "ip6", "inet")
+"""Families whose hooks `input` and `output` see IP packets; not arp, bridge, netdev."""
 _HARMLESS: Final = ("counter", "log", "comment")
 _SYSTEM_PATH: Final = ":/usr/sbin:/sbin"  # where an ordinary user's PATH does not look
 
@@ -40,7 +43,7 @@ class Datagram:
     mark: int = 0
 
 
-def read_rules() -> list[_Rule]:
+def read_rules() -> "RuleSet":
     """Return the rule set of this network namespace, as nft's JSON has it.
 
     Raises OSError if there is no `nft` or it may not look, ValueError if it is not understood.
@@ -61,38 +64,47 @@ def read_rules() -> list[_Rule]:
     if done.returncode:
         raise OSError(done.stderr.strip().partition("\n")[0] or "nft failed")
     rules = json.loads(done.stdout or "{}").get("nftables", [])
-    return [rule for rule in rules if isinstance(rule, dict)]
+    return RuleSet([rule for rule in rules if isinstance(rule, dict)])
 
 
-def dropping(
-    rules: Sequence[_Rule], datagram: Datagram, public_key: str = ""
-) -> list[FirewallRule]:
-    """Return the rules and policies that drop, or may drop, such a datagram."""
-    chains = [rule["chain"] for rule in rules if "chain" in rule]
-    found = []
-    for chain in sorted(chains, key=lambda chain: int(chain.get("prio", 0))):
-        if chain.get("hook") == datagram.hook and chain.get("type") == "filter":
-            walk = _Walk(rules, datagram, chain)
-            found += [
-                FirewallRule(datagram.hook, text, is_certain, public_key)
-                for text, is_certain in walk.drops()
-            ]
-    return found
+class RuleSet:
+    """The rules of one network namespace, found by chain; `rules` is the list of nft's JSON."""
+
+    def __init__(self, rules: Sequence[_Rule]) -> None:
+        chains = [rule["chain"] for rule in rules if "chain" in rule]
+        self._bases = sorted(
+            (each for each in chains if each.get("type") == "filter" and each["family"] in _PASSED),
+            key=lambda chain: int(chain.get("prio", 0)),
+        )
+        self._rules: defaultdict[tuple[str, str, str], list[_Rule]] = defaultdict(list)
+        for each in rules:
+            if "rule" in each:
+                rule = each["rule"]
+                self._rules[rule["family"], rule["table"], rule["chain"]].append(rule)
+
+    def dropping(self, datagram: Datagram, public_key: str = "") -> list[FirewallRule]:
+        """Return the rules and policies that drop, or may drop, such a datagram."""
+        return [
+            FirewallRule(datagram.hook, text, is_certain, public_key)
+            for base in self._bases
+            if base.get("hook") == datagram.hook
+            for text, is_certain in _Walk(self, datagram, base).drops()
+        ]
+
+    def of_chain(self, base: _Rule, name: str) -> Sequence[_Rule]:
+        """Return the rules of the chain called `name` in the table of `base`."""
+        return self._rules.get((base["family"], base["table"], name), ())
 
 
 class _Walk:
     """The way of a datagram through one base chain and those it jumps to."""
 
-    def __init__(self, rules: Sequence[_Rule], datagram: Datagram, base: _Rule) -> None:
+    def __init__(self, rules: RuleSet, datagram: Datagram, base: _Rule) -> None:
+        self._rules = rules
         self._datagram = datagram
         self._base = base
-        table = base["family"], base["table"]
-        self._rules = [
-            rule["rule"]
-            for rule in rules
-            if "rule" in rule and (rule["rule"]["family"], rule["rule"]["table"]) == table
-        ]
-        self._is_certain = True
+        # Whether a chain of one family is passed at all is not known of a datagram of either.
+        self._is_certain = datagram.is_ipv6 is not None or base["family"] == "inet"
         self._is_over = False
 
     def drops(self) -> Iterator[tuple[str, bool]]:
@@ -107,9 +119,9 @@ class _Walk:
 
     def _chain(self, name: str, depth: int, *, is_reached: bool) -> Iterator[tuple[str, bool]]:
         """Go through a chain; `is_reached` if it is certain that the datagram comes here."""
-        for rule in self._rules:
-            if rule["chain"] != name or self._is_over:
-                continue
+        for rule in self._rules.of_chain(self._base, name):
+            if self._is_over:
+                return
             is_met, verdict = self._judge(rule.get("expr", []))
             if is_met is False or verdict is None:
                 continue

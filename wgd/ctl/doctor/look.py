@@ -63,7 +63,9 @@ def _firewall(facts: Facts, device: DeviceStatus, unseen: list[Unseen]) -> tuple
     except (OSError, ValueError) as error:
         unseen.append(Unseen("the firewall's rules", str(error)))
         return ()
-    found = firewall.dropping(rules, firewall.Datagram("input", local_port=device.listen_port))
+    # By the datagram, for many peers may have the same endpoint.
+    owners: dict[firewall.Datagram, list[str]] = {}
+    families: set[bool] = set()
     for peer in device.peers[:MAX_ASKED]:
         path = facts.paths.get(peer.public_key)
         if path is None:
@@ -78,5 +80,16 @@ def _firewall(facts: Facts, device: DeviceStatus, unseen: list[Unseen]) -> tuple
             interface=path.marked.interface,
             mark=device.fwmark,
         )
-        found += firewall.dropping(rules, datagram, peer.public_key)
-    return tuple(found)
+        families.add(":" in host)
+        owners.setdefault(datagram, []).append(peer.public_key)
+    found = [
+        rule
+        for is_ipv6 in sorted(families) or (None,)
+        for rule in rules.dropping(
+            firewall.Datagram("input", is_ipv6=is_ipv6, local_port=device.listen_port)
+        )
+    ]
+    for datagram, public_keys in owners.items():
+        for rule in rules.dropping(datagram):
+            found += [replace(rule, public_key=public_key) for public_key in public_keys]
+    return tuple(dict.fromkeys(found))

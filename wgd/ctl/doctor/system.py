@@ -22,6 +22,8 @@ from wgd.constants import SECOND_NS
 from wgd.ctl.doctor.facts import EndpointPath, Link, Route, System
 from wgd.ctl.doctor.rules.common import split_endpoint
 
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
 _IFF_UP: Final = 1
 _RTN_LOCAL: Final = 2
 _SETTINGS: Final = Path("/proc/sys/net")
@@ -110,15 +112,27 @@ class Routes:
         for anywhere in map(ipaddress.ip_address, _ANYWHERE):
             if network.prefixlen < 8 and anywhere in network:
                 return str(anywhere)
-        own = {
-            address.partition("/")[0] for link in self.links.values() for address in link.addresses
-        }
-        first = 0 if network.num_addresses == 2 else 1
-        for offset in range(first, min(len(own) + 2, network.num_addresses)):
-            candidate = str(network.network_address + offset)
-            if candidate not in own:
-                return candidate
-        return str(network.network_address)
+        # What is in a network of our own goes there, and not where the rest of the prefix goes.
+        taken = _networks_within(network, self.links.values())
+        candidate = network.network_address + (0 if network.num_addresses == 2 else 1)
+        while (around := next((each for each in taken if candidate in each), None)) is not None:
+            if int(around.broadcast_address) >= int(network.broadcast_address):
+                break  # none is left
+            candidate = around.broadcast_address + 1
+        return str(candidate)
+
+
+def _networks_within(network: _Network, links: Iterable[Link]) -> list[_Network]:
+    """Return our own addresses, and the networks they are in, that are parts of `network`."""
+    own = [ipaddress.ip_interface(address) for link in links for address in link.addresses]
+    parts = {part for each in own for part in (each.network, ipaddress.ip_network(each.ip))}
+    return [
+        part
+        for part in parts
+        if part.version == network.version
+        and part.prefixlen > network.prefixlen
+        and part.network_address in network
+    ]
 
 
 def settings(interfaces: Iterable[str], listen_port: int) -> System:

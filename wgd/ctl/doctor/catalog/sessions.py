@@ -93,8 +93,8 @@ ENTRIES: Final = (
         "The daemon was not given the processor in time, or its buffer is small. wgd asks for "
         "7 MiB and gets it with CAP_NET_ADMIN; without, the system's limit counts.",
         (
-            "Raise the limit: sysctl -w net.core.rmem_max=7340032 (now {limit}), then start the "
-            "daemon again.",
+            "If the daemon has no CAP_NET_ADMIN, raise the limit: sysctl -w "
+            "net.core.rmem_max=7340032 (now {limit}), then start the daemon again.",
         ),
     ),
     Entry(

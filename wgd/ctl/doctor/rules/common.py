@@ -15,6 +15,8 @@ QUIET_NS: Final = 5 * SECOND_NS
 SESSION_NS: Final = 180 * SECOND_NS
 """How long a session lasts (REJECT_AFTER_TIME)."""
 
+_IN_VAIN: Final = (FailureReason.NOT_ANSWERED, FailureReason.SEND_FAILED, FailureReason.NO_ENDPOINT)
+
 
 def about(finding_id: str, facts: Facts, peer: PeerStatus, **values: object) -> Finding:
     """Return a finding about a peer: its names, its endpoint and the interface are filled in."""
@@ -100,9 +102,8 @@ def is_silent(peer: PeerStatus, facts: Facts) -> bool:
     if facts.now_ns - peer.last_received_ns < QUIET_NS:
         return False
     if facts.source is not Source.GET:
-        return bool(
-            peer.unanswered_initiations or failure_of(peer, FailureReason.NOT_ANSWERED, facts)
-        )
+        # Not `unanswered_initiations`: of a peer that sleeps it stays until the next session.
+        return any(failure_of(peer, reason, facts) is not None for reason in _IN_VAIN)
     # Of other daemons we know only what `wg show` shows.
     has_expired = facts.now_ns - peer.last_handshake_ns > SESSION_NS
     was_called = peer.sent_bytes > 0 and (

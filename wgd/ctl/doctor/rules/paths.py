@@ -53,6 +53,8 @@ def obstacles(facts: Facts, device: DeviceStatus) -> Iterator[Finding]:
         path = facts.paths.get(peer.public_key)
         if path is not None and (path.marked.error or path.marked.interface == facts.interface):
             continue  # `routes` has said it
+        if not peer.endpoint:
+            continue  # nowhere to call it: `without_endpoint` and `names` see to that
         if (found := _obstacle(facts, device, peer)) is not None:
             yield found
 
