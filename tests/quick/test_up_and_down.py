@@ -293,7 +293,9 @@ def test_a_world_readable_file_is_warned_about(scene: Scene) -> None:
 
 def test_ctrl_c_in_a_hook_undoes_everything(scene: Scene) -> None:
     interface = scene.interface()
-    lines = f"{BOTH}\nPostUp = kill -INT $PPID; exec sleep 60"
+    # Not before it waits for the hook: whoever is interrupted earlier does not know of it yet.
+    waits = "until grep -q wait /proc/$PPID/wchan; do sleep 0.01; done"
+    lines = f"{BOTH}\nPostUp = {waits}; kill -INT $PPID; exec sleep 60"
     path = scene.write(interface, lines, FULL_TUNNEL)
     before = scene.state(interface)
     completed = scene.run("wgdctl", "up", path, check=False)
