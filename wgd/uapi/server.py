@@ -18,7 +18,6 @@ from wgd.errors import ConfigurationError
 from wgd.status import DeviceStatus
 from wgd.uapi.format import end_of_answer, get_answer, status_answer
 from wgd.uapi.grammar import ResolveZone
-from wgd.uapi.listener import BACKLOG
 from wgd.uapi.protocol import (
     BadRequest,
     Close,
@@ -29,6 +28,7 @@ from wgd.uapi.protocol import (
     SetRequest,
     StatusRequest,
 )
+from wgd.uapi.stream_server import StreamServer
 
 logger = logging.getLogger(__name__)
 
@@ -77,16 +77,14 @@ class UapiServer:
     ) -> None:
         self._device = device
         self._resolve_zone = resolve_zone
-        self._server: asyncio.Server | None = None
+        self._server: StreamServer | None = None
         self._clients: dict[asyncio.Task[None], Connection] = {}
         """The one heard from last comes last."""
         self._is_closing = False
 
     async def start(self, sock: socket.socket) -> None:
         """Serve clients of `sock`, a listening stream socket; the server closes it in the end."""
-        self._server = await asyncio.start_unix_server(
-            self._serve_client, sock=sock, backlog=BACKLOG, limit=READ_SIZE
-        )
+        self._server = StreamServer(sock, self._serve_client, limit=READ_SIZE)
 
     async def close(self) -> None:
         """Close the listening socket and every connection. Remove the socket file before this."""
@@ -97,7 +95,6 @@ class UapiServer:
         for task in self._clients:
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        await self._server.wait_closed()
         self._server = None
 
     async def _serve_client(

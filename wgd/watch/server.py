@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Final
 
 from wgd.errors import WgdError
 from wgd.status import PEERS_PER_PART, DeviceStatus, PeerStatus, json_parts
-from wgd.watch.listener import BACKLOG, open_sockets
+from wgd.uapi.stream_server import StreamServer
+from wgd.watch.listener import open_sockets
 
 if TYPE_CHECKING:
     from wgd.watch.http import Answer, HttpConnection, Question
@@ -28,6 +29,8 @@ logger = logging.getLogger(__name__)
 MAX_CONNECTIONS: Final = 16
 """Clients at once. For one more, one between two requests is closed; if there is none, the new one
 is turned away. Each may hold one answer that it is slow to take."""
+
+_READ_BUFFER_SIZE: Final = 16 * 1024
 
 _NEEDED: Final = ("h11", "prometheus_client")
 _HELP: Final = "wgd {}: /metrics for Prometheus, /status for wgdctl top (JSON)"
@@ -65,7 +68,7 @@ class StatusServer:
     def __init__(self, interface: str, status: Callable[[], DeviceStatus]) -> None:
         self._interface = interface
         self._status = status
-        self._servers: list[asyncio.Server] = []
+        self._servers: list[StreamServer] = []
         self._clients: dict[asyncio.Task[None], HttpConnection | None] = {}
         """The one that came first comes first; None while the code for it is loaded."""
         self._is_closing = False
@@ -74,11 +77,9 @@ class StatusServer:
 
     async def start(self, sockets: list[socket.socket]) -> None:
         """Serve clients of listening sockets; the server closes them in the end."""
-        for sock in sockets:
-            start = (
-                asyncio.start_unix_server if sock.family == socket.AF_UNIX else asyncio.start_server
-            )
-            self._servers.append(await start(self._serve_client, sock=sock, backlog=BACKLOG))
+        self._servers += [
+            StreamServer(sock, self._serve_client, limit=_READ_BUFFER_SIZE) for sock in sockets
+        ]
 
     async def close(self) -> None:
         """Close the listening sockets and every connection."""
@@ -88,8 +89,6 @@ class StatusServer:
         for task in self._clients:
             task.cancel()
         await asyncio.gather(*self._clients, return_exceptions=True)
-        for server in self._servers:
-            await server.wait_closed()
         self._servers.clear()
 
     # -- clients -----------------------------------------------------------------------------------
