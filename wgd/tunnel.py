@@ -222,15 +222,13 @@ class Tunnel:
             try:
                 port = self._open_and_use(settings.listen_port, settings.fwmark)
             except OSError as error:
-                # Every `set` tries again.
-                logger.error(  # noqa: TRY400 - the reason is all there is to say
-                    "event=listen_failed port=%d reason=%s", settings.listen_port, error.strerror
-                )
+                self._rebind_later("listen_failed", settings.listen_port, error)
                 return
             self._device.configure(DeviceChange(listen_port=port), self._clock.now())
         self._follow_link()
         if not is_up:
             self._use_sockets(())
+            self._cancel_rebind()
         self._rearm()
 
     def rebind(self) -> None:
@@ -247,16 +245,7 @@ class Tunnel:
         try:
             port = self._open_and_use(settings.listen_port, settings.fwmark)
         except OSError as error:
-            # The next change of network and every `set` try again, too; the sessions stay.
-            pause_seconds = self._rebind_pause_seconds
-            logger.error(  # noqa: TRY400 - the reason is all there is to say
-                "event=rebind_failed port=%d again_after_seconds=%d reason=%s",
-                settings.listen_port,
-                pause_seconds,
-                error.strerror,
-            )
-            self._rebind_timer = self._loop.call_later(pause_seconds, self.rebind)
-            self._rebind_pause_seconds = min(2 * pause_seconds, MAX_REBIND_PAUSE_SECONDS)
+            self._rebind_later("rebind_failed", settings.listen_port, error)  # the sessions stay
             return
         now = self._clock.now()
         self._device.configure(DeviceChange(listen_port=port), now)
@@ -270,6 +259,18 @@ class Tunnel:
                 self._dataplane.send_keepalive(peer)
         self._timer_ns = None  # after a sleep the loop's timer is late
         self._rearm()
+
+    def _rebind_later(self, event: str, port: int, error: OSError) -> None:
+        """Say that there are no sockets, and try again: the next change of network and every `set`
+        do so, too.
+        """
+        pause_seconds = self._rebind_pause_seconds
+        logger.error(
+            "event=%s port=%d again_after_seconds=%d reason=%s",
+            *(event, port, pause_seconds, error.strerror),
+        )
+        self._rebind_timer = self._loop.call_later(pause_seconds, self.rebind)
+        self._rebind_pause_seconds = min(2 * pause_seconds, MAX_REBIND_PAUSE_SECONDS)
 
     def _cancel_rebind(self, *, keep_pause: bool = False) -> None:
         if self._rebind_timer is not None:

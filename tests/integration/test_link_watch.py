@@ -14,6 +14,7 @@ import pytest
 import uvloop
 
 from tests.integration.conftest import MakeNamespace
+from tests.testbed.limits import no_new_descriptors
 from tests.testbed.namespaces import Namespace, unique_name
 from wgd.net.link import LinkWatcher
 from wgd.net.namespaces import run_in_namespace
@@ -273,6 +274,37 @@ def test_lost_events_are_made_good(netns: Namespace) -> None:
         assert await watched.next() == [("mtu", 1300)]
 
     in_namespace(netns, scenario)
+
+
+@pytest.mark.parametrize("events_are_lost", [False, True])
+def test_without_descriptors_it_waits_until_there_are_some(
+    netns: Namespace,
+    make_netns: MakeNamespace,
+    caplog: pytest.LogCaptureFixture,
+    events_are_lost: bool,
+) -> None:
+    other = make_netns()
+
+    async def scenario(watched: Watched) -> None:
+        watched.watch()
+        await watched.next(2)
+        netns.ip("link", "set", watched.name, "netns", other.name)  # the loop waits
+        if events_are_lost:
+            script = "\n".join(f"link set lo mtu {1000 + step}" for step in range(1500))
+            netns.run("ip", "-batch", "-", stdin=script)
+        with no_new_descriptors():
+            await asyncio.sleep(1.2)
+            assert len(caplog.records) == 1
+            assert watched.events.empty()
+        # Somebody else's command needs descriptors of ours, too.
+        await watched.ip(other, watched.name, "mtu", "1300")
+        assert await watched.next() == [("mtu", 1300)]
+        await watched.responds_in(other, 1301)
+
+    in_namespace(netns, scenario)
+    assert [record.getMessage() for record in caplog.records] == [
+        "event=link_events_delayed error='Too many open files'"
+    ]
 
 
 def test_opening_the_watcher_does_not_import_pyroute2(netns: Namespace) -> None:

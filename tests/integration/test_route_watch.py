@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 import pytest
 
 from tests.integration.conftest import MakeNamespace
+from tests.testbed.limits import no_new_descriptors
 from tests.testbed.namespaces import Namespace, unique_name
 from wgd.addresses import Endpoint, Source
 from wgd.net.routes import RouteWatcher, source_is_valid
@@ -179,6 +180,16 @@ def test_what_cannot_be_is_not_valid_and_never_raises(
     netns, _first, _second = two_uplinks(make_netns)
     with netns.entered():
         assert source_is_valid(endpoint, 0) is False
+
+
+def test_a_source_is_kept_when_nothing_can_be_found_out(make_netns: MakeNamespace) -> None:
+    netns, first, second = two_uplinks(make_netns)
+    with netns.entered():
+        endpoint = Endpoint("198.51.100.1", 51820, 0, Source("10.1.0.1", _index(second)))
+        with no_new_descriptors():
+            assert source_is_valid(endpoint, 0)
+        assert not source_is_valid(endpoint, 0)
+        assert source_is_valid(endpoint._replace(source=Source("10.1.0.1", _index(first))), 0)
 
 
 def _index(link: str) -> int:

@@ -3,17 +3,16 @@
 import asyncio
 import errno
 import logging
-import os
-import resource
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import uvloop
 
+from tests.testbed.limits import no_new_descriptors
 from wgd.uapi.stream_server import StreamServer
 
 Run = Callable[[Callable[[], Awaitable[None]]], None]
@@ -65,26 +64,13 @@ def connected(path: Path) -> socket.socket:
     return client
 
 
-@contextmanager
-def no_descriptors() -> Iterator[None]:
-    """Let this process open nothing more; uvloop's own reserve of one is of no use then, either."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
-    try:
-        with pytest.raises(OSError, match="Too many open files"):
-            os.open("/", os.O_RDONLY)
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-
-
 def test_without_a_descriptor_clients_wait(
     run: Run, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def scenario() -> None:
         async with served(tmp_path / "s"):
             clients = [connected(tmp_path / "s") for _ in range(3)]
-            with no_descriptors():
+            with no_new_descriptors():
                 used = time.process_time()
                 asked = [asyncio.create_task(asks(client)) for client in clients]
                 await asyncio.sleep(0.5)
@@ -126,7 +112,7 @@ def test_other_failures_to_accept_pass_too(
 def test_a_server_that_waits_can_be_closed(run: Run, tmp_path: Path) -> None:
     async def scenario() -> None:
         async with served(tmp_path / "s"):
-            with connected(tmp_path / "s"), no_descriptors():
+            with connected(tmp_path / "s"), no_new_descriptors():
                 await asyncio.sleep(0.05)
 
     run(scenario)

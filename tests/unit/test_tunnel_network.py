@@ -276,6 +276,31 @@ def test_a_refused_rebind_is_tried_again_with_growing_pauses(
         assert timers.pauses(laptop.tunnel) == []
 
 
+def test_a_link_that_came_up_without_a_port_gets_it_later(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    laptop = pair.laptop
+    pair.server.tunnel.link_changed(True)
+    with monkeypatch.context() as patch, caplog.at_level(logging.ERROR):
+        timers = Timers(pair.loop, patch)
+        laptop.refusals.extend([errno.EMFILE] * 2)
+        laptop.tunnel.link_changed(True)
+        assert [record.getMessage() for record in caplog.records] == [
+            "event=listen_failed port=0 again_after_seconds=1 reason=Too many open files"
+        ]
+        assert [timers.fire(laptop.tunnel) for _ in range(2)] == [1, 2]
+        assert timers.pauses(laptop.tunnel) == [], "it has worked"
+    assert pair.to_server(b"hello") == b"hello"
+
+    laptop.tunnel.link_changed(False)
+    with monkeypatch.context() as patch:
+        timers = Timers(pair.loop, patch)
+        laptop.refusals.append(errno.EADDRINUSE)
+        laptop.tunnel.link_changed(True)
+        laptop.tunnel.link_changed(False)
+        assert timers.pauses(laptop.tunnel) == [], "nothing is wanted any more"
+
+
 def test_a_change_while_new_sockets_are_waited_for_keeps_the_session(pair: Pair) -> None:
     laptop, server = pair.laptop, pair.server
     server.tunnel.link_changed(True)

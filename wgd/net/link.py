@@ -5,7 +5,8 @@
    and its name, and netlink for that interface's state. The answer gives the index.
 3. Events of that index in that namespace, the answer among them, are reported if they change
    anything. A new name is no matter.
-4. When the interface leaves the namespace, or events were lost, go to 2.
+4. When the interface leaves the namespace, or events were lost, go to 2. Without descriptors or
+   memory for that, it is tried again until there are.
 
 An interface in another namespace is followed by that namespace's id: the same socket then hears
 all namespaces that have an id here (NETLINK_LISTEN_ALL_NSID). A socket *in* the other namespace
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 IFF_UP = 0x1
 # A rename or a move may slip in between asking for name and state: ask again, but not for ever.
 MAX_LOCATE_ATTEMPTS = 16
+PAUSE_SECONDS = 1.0
 
 
 class WatchedTun(Protocol):
@@ -79,11 +81,12 @@ class LinkWatcher:
         self._sequence = 0
         self._attempts = 0
         self._hears_everywhere = False
+        self._is_out_of_resources = False
         self._namespace_id: int | None = None  # None is our own
         self._index: int | None = None  # None until the state has been answered
         self._up: bool | None = None
         self._mtu: int | None = None
-        self._beginning = loop.call_soon(self._begin)
+        self._beginning: asyncio.Handle = loop.call_soon(self._begin)
 
     def close(self) -> None:
         """Stop reporting; once or more."""
@@ -100,8 +103,20 @@ class LinkWatcher:
     def _begin_anew(self) -> None:
         """Begin again on a new socket: the old one's full queue has no room for an answer."""
         self.close()
-        self._socket, self._port_id = _listen()
+        try:
+            self._socket, self._port_id = _listen()
+        except OSError as error:
+            self._begin_later(error)
+            return
         self._begin()
+
+    def _begin_later(self, error: OSError) -> None:
+        """Begin anew when what is missing may be there again; the state is then asked for."""
+        self.close()
+        if not self._is_out_of_resources:  # told once for all attempts in a row
+            self._is_out_of_resources = True
+            logger.error("event=link_events_delayed error=%r", error.strerror)
+        self._beginning = self._loop.call_later(PAUSE_SECONDS, self._begin_anew)
 
     # -- where the interface is --------------------------------------------------------------------
 
@@ -116,7 +131,10 @@ class LinkWatcher:
             self._listen_everywhere(self._namespace_id is not None)
             self._socket.send(netlink.link_request(self._sequence, name, self._namespace_id))
         except OSError as error:
-            self._lost(error.errno)
+            if error.errno in netlink.PASSING_ERRNOS and not self._tun.is_gone():
+                self._begin_later(error)
+            else:
+                self._lost(error.errno)
 
     def _find_namespace(self) -> int | None:
         """Return the id of the interface's namespace, None for our own. Raises OSError."""
@@ -174,7 +192,12 @@ class LinkWatcher:
         if sender != 0:
             return  # not the kernel
         heard_in = _namespace_id(ancillary)
-        for message in netlink.decode(data):
+        try:
+            messages = netlink.decode(data)
+        except OSError as error:  # the first time, that imports modules
+            self._begin_later(error)
+            return
+        for message in messages:
             is_answer = (heard_in, message.port_id) == (None, self._port_id)
             if is_answer:
                 if message.sequence == self._sequence:
@@ -193,6 +216,7 @@ class LinkWatcher:
             self._lost(message.error)
         elif message.kind == netlink.RTM_NEWLINK:
             self._attempts = 0
+            self._is_out_of_resources = False
             self._index = message.body["index"]
             self._report(message)
 

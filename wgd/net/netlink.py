@@ -6,6 +6,7 @@ imported by the first call that has a message to encode or decode.
 """
 
 import contextlib
+import errno
 import os
 import socket
 import sys
@@ -16,6 +17,9 @@ if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
 
 RECEIVE_SIZE = 65_536  # bytes; a link message with all its attributes is about 1,500
 REQUEST_TIMEOUT_SECONDS = 1.0  # the kernel answers in microseconds, before send() returns
+
+# What is not there now and may be soon: descriptors and memory.
+PASSING_ERRNOS = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 
 # linux/netlink.h
 NLMSG_ERROR = 2

@@ -77,8 +77,9 @@ def source_is_valid(endpoint: Endpoint, fwmark: int) -> bool:
     """Return whether `endpoint.source` is still what answers to the endpoint should leave from.
 
     That is: the address is still ours, and the route from it to the endpoint leaves through the
-    interface that the peer reached us on. True when no source is pinned. Never raises; takes two
-    local system call round trips (and imports pyroute2).
+    interface that the peer reached us on. True when no source is pinned, and when there are no
+    descriptors or memory to find out. Never raises; takes two local system call round trips (and
+    imports pyroute2).
     """
     source = endpoint.source
     if source is None:
@@ -96,6 +97,8 @@ def source_is_valid(endpoint: Endpoint, fwmark: int) -> bool:
         leaves_through = netlink.get_route_interface(
             family, endpoint.host, source.address, fwmark, endpoint.scope_id
         )
-    except (OSError, ValueError):
+    except ValueError:
         return False
+    except OSError as error:
+        return error.errno in netlink.PASSING_ERRNOS
     return leaves_through == source.interface_index
