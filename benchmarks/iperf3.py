@@ -10,7 +10,7 @@ from typing import Any, Final, Self
 from processes import BenchmarkError, Process, wait_until
 from testbed import Tunnel
 
-_PORT: Final = 5201
+_DEFAULT_PORT: Final = 5201
 _START_TIMEOUT_SECONDS: Final = 5
 # Beyond the seconds of the test. Its control connection goes through the tunnel as well, and has
 # to get over what a flood of datagrams did to it.
@@ -80,13 +80,14 @@ class Load:
 
 
 @contextmanager
-def load(tested: Tunnel, seconds: int, *options: str) -> Iterator[Load]:
+def load(tested: Tunnel, seconds: int, *options: str, port: int = _DEFAULT_PORT) -> Iterator[Load]:
     """Start a test of `seconds` with further `options` of iperf3's client; it ends on leaving."""
-    port = ("-p", str(_PORT))
-    with tested.right.start("iperf3", "-s", "-1", *port, output="iperf3-server.txt") as server:
-        wait_until(lambda: _listens(server), _START_TIMEOUT_SECONDS, what="iperf3 -s listening")
-        arguments = ("-c", tested.right.address, *port, "-t", str(seconds), "--json", *options)
-        with tested.left.start("iperf3", *arguments, output="iperf3-client.json") as client:
+    on_port = ("-p", str(port))
+    with tested.right.start("iperf3", "-s", "-1", *on_port, output=f"server-{port}.txt") as server:
+        what = "iperf3 -s listening"
+        wait_until(lambda: _listens(server, port), _START_TIMEOUT_SECONDS, what=what)
+        arguments = ("-c", tested.right.address, *on_port, "-t", str(seconds), "--json", *options)
+        with tested.left.start("iperf3", *arguments, output=f"client-{port}.json") as client:
             yield Load(tested, seconds, server, client)
 
 
@@ -94,12 +95,12 @@ def _both_ways(key: str) -> tuple[str, str]:
     return key, f"{key}_bidir_reverse"
 
 
-def _listens(server: Process) -> bool:
+def _listens(server: Process, number: int) -> bool:
     """Whether the server accepts; it is not asked by connecting, since it serves only once."""
     server.check_running()
     network = Path(f"/proc/{server.pid}/net")
     sockets = [line.split() for name in ("tcp", "tcp6") for line in _lines(network / name)]
-    port, listening = f":{_PORT:04X}", "0A"
+    port, listening = f":{number:04X}", "0A"
     return any(fields[1].endswith(port) and fields[3] == listening for fields in sockets)
 
 

@@ -21,10 +21,10 @@ from family import Family
 from implementations import Implementation
 from processes import BenchmarkError, Process, run, wait_until
 
-_SOCKET_DIRECTORY: Final = Path("/var/run/wireguard")
+SOCKET_DIRECTORY: Final = Path("/var/run/wireguard")
 _TOOLS: Final = ("ip", "wg", "ping", "iperf3")
 _ETHERNET_MTUS: Final = (1500, 9000)
-_LISTEN_PORT: Final = 51820
+LISTEN_PORT: Final = 51820
 _ICMP_HEADER_BYTES: Final = 8
 _START_TIMEOUT_SECONDS: Final = 10
 _PING_SECONDS: Final = 15  # a lost initiation is sent again after five
@@ -45,6 +45,11 @@ class End:
     address: str
     directory: Path
     daemon: Process
+
+    @property
+    def uapi_socket(self) -> Path:
+        """The daemon's configuration socket."""
+        return SOCKET_DIRECTORY / f"{self.interface}.sock"
 
     def start(self, *argv: str, output: str) -> Process:
         """Start a program in this namespace; `output` is the file name for what it prints."""
@@ -85,8 +90,12 @@ def check_requirements() -> None:
 
 
 @contextmanager
-def tunnel(implementation: Implementation, mtu: int, family: Family) -> Iterator[Tunnel]:
+def tunnel(
+    implementation: Implementation, mtu: int, family: Family, other: Implementation | None = None
+) -> Iterator[Tunnel]:
     """Yield a tunnel with this daemon at both ends; everything is removed afterwards.
+
+    With `other`, that one is at the right end.
 
     Raises BenchmarkError, NoTunnelError if no ping of `mtu` bytes comes through.
     """
@@ -97,7 +106,7 @@ def tunnel(implementation: Implementation, mtu: int, family: Family) -> Iterator
         for name in names:
             made.enter_context(_namespace(name))
         _join(names, mtu, family)
-        made.enter_context(_owner_kept(_SOCKET_DIRECTORY))
+        made.enter_context(_owner_kept(SOCKET_DIRECTORY))
         left, right = (
             End(
                 namespace=name,
@@ -105,9 +114,11 @@ def tunnel(implementation: Implementation, mtu: int, family: Family) -> Iterator
                 underlay_address=family.underlay_address(number),
                 address=family.address(number),
                 directory=directory,
-                daemon=made.enter_context(_daemon(implementation, name, directory / f"{name}.log")),
+                daemon=made.enter_context(_daemon(daemon, name, directory / f"{name}.log")),
             )
-            for number, name in enumerate(names, start=1)
+            for number, (name, daemon) in enumerate(
+                zip(names, (implementation, other or implementation), strict=True), start=1
+            )
         )
         tested = Tunnel(left, right, mtu, family)
         _configure(tested)
@@ -163,7 +174,7 @@ def _owner_kept(directory: Path) -> Iterator[None]:
 @contextmanager
 def _daemon(implementation: Implementation, name: str, log: Path) -> Iterator[Process]:
     """Run the daemon for interface `name` in the namespace of that name; yield when it listens."""
-    uapi_socket = _SOCKET_DIRECTORY / f"{name}.sock"
+    uapi_socket = SOCKET_DIRECTORY / f"{name}.sock"
     command = _inside(name, *implementation.command(name))
     try:
         with Process(command, log, implementation.environment) as daemon:
@@ -186,9 +197,9 @@ def _configure(tested: Tunnel) -> None:
     for here, there in (ends, ends[::-1]):
         # All at once: boringtun takes one operation per connection, and no change to a peer.
         configuration = (
-            f"[Interface]\nPrivateKey = {keys[here.namespace]}\nListenPort = {_LISTEN_PORT}\n"
+            f"[Interface]\nPrivateKey = {keys[here.namespace]}\nListenPort = {LISTEN_PORT}\n"
             f"[Peer]\nPublicKey = {run('wg', 'pubkey', stdin=keys[there.namespace]).strip()}\n"
-            f"Endpoint = {family.endpoint(there.underlay_address, _LISTEN_PORT)}\n"
+            f"Endpoint = {family.endpoint(there.underlay_address, LISTEN_PORT)}\n"
             f"AllowedIPs = {there.address}/{family.host_prefix_length}\n"
         )
         setconf = _inside(here.namespace, "wg", "setconf", here.interface, "/dev/stdin")
