@@ -1,7 +1,8 @@
 """Logs: one event per line on stdout, as `key=value` or as JSON, never a key or a packet.
 
-Whoever reads them may stall: lines are written by a thread of their own, from a bounded queue that
-drops what finds no room. The daemon never waits for its log.
+Whoever reads them may stall, and a disk may be full: lines are written by a thread of their own,
+from a bounded queue that drops what finds no room. The daemon never waits for its log. How many
+lines were lost is told when there is room again.
 """
 
 import contextlib
@@ -45,12 +46,14 @@ class _TextHandler(logging.Handler):
         super().__init__()
         self._lines = lines
         self._interface = interface
+        self.lost = 0
+        """Lines that were dropped or could not be written since that was last told."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
             self._lines.put_nowait(self._line(record))
         except queue.Full:
-            pass
+            self.lost += 1
         except Exception:  # noqa: BLE001 - whoever logs must not fail because of it
             self.handleError(record)
 
@@ -94,13 +97,12 @@ class Logs:
     def __init__(self, level: str, interface: str, log_format: LogFormat = "text") -> None:
         self._level = self._chosen_level = level
         self._lines: queue.Queue[str | None] = queue.Queue(MAX_WAITING_RECORDS)
+        kind = _JsonHandler if log_format == "json" else _TextHandler
+        self._handler = kind(self._lines, interface)
         self._writer = threading.Thread(target=self._write, name="logs", daemon=True)
         self._writer.start()
         logging.raiseExceptions = False
-        kind = _JsonHandler if log_format == "json" else _TextHandler
-        logging.basicConfig(
-            level=LEVELS[level], handlers=[kind(self._lines, interface)], force=True
-        )
+        logging.basicConfig(level=LEVELS[level], handlers=[self._handler], force=True)
 
     @property
     def level(self) -> str:
@@ -141,7 +143,21 @@ class Logs:
         root.setLevel(number)
 
     def _write(self) -> None:
-        # Not through sys.stdout, which Python flushes when it ends, and would wait for ever.
+        """Write lines until there is a None: each whole, or cut off and ended before the next."""
+        is_line_open = False
         while (line := self._lines.get()) is not None:
-            with contextlib.suppress(OSError):
-                os.write(_STDOUT, f"{line}\n".encode())
+            data = f"{line}\n".encode()
+            left = data = b"\n" + data if is_line_open else data
+            # Not through sys.stdout, which Python flushes when it ends, and would wait for ever.
+            try:
+                while left:
+                    left = left[os.write(_STDOUT, left) :]
+            except OSError:
+                self._handler.lost += 1
+                written = data[: len(data) - len(left)]
+                is_line_open = not written.endswith(b"\n") if written else is_line_open
+                continue
+            is_line_open = False
+            if (lost := self._handler.lost) > 0:
+                logger.error("event=log_lines_lost count=%d", lost)
+                self._handler.lost -= lost

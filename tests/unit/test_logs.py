@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import pytest
 from hypothesis import given
@@ -32,18 +32,24 @@ log = logging.getLogger("some.module")
 """
 
 
-def run(program: str, level: str = "verbose", log_format: str = "text") -> list[str]:
+def run(
+    program: str,
+    level: str = "verbose",
+    log_format: str = "text",
+    stdout: int | BinaryIO = subprocess.PIPE,
+) -> list[str]:
     """Return the lines that a process of its own logs: it is the log of the whole process."""
     start = START.format(level=level, log_format=log_format)
     completed = subprocess.run(
         [sys.executable, "-c", f"{start}{program}\nlogs.close()\n"],
-        capture_output=True,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
         text=True,
         check=True,
         timeout=60,
     )
     assert completed.stderr == ""
-    return completed.stdout.splitlines(keepends=True)
+    return (completed.stdout or "").splitlines(keepends=True)
 
 
 # -- text ------------------------------------------------------------------------------------------
@@ -67,6 +73,33 @@ def test_an_event_is_one_line_whatever_is_in_it() -> None:
 def test_whoever_logs_does_not_fail_because_of_it() -> None:
     lines = run('log.info("event=x n=%d", "no number")\nlog.info("event=y")')
     assert [line.split()[-1] for line in lines] == ["event=y"]
+
+
+FULL = """
+import resource, time
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (120, hard))  # a line and a half
+for _ in range(3):
+    log.info("event=something value=%d", 3)
+while logs._handler.lost < 2:
+    time.sleep(0.001)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+log.info("event=kept")
+while logs._handler.lost:
+    time.sleep(0.001)
+"""
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_full_disk_costs_lines_and_their_number_is_told(log_format: str, tmp_path: Path) -> None:
+    with (tmp_path / "log").open("wb") as file:
+        run(FULL, log_format=log_format, stdout=file)
+    whole, cut, *others = (tmp_path / "log").read_text().splitlines(keepends=True)
+    assert "something" in whole
+    assert whole.startswith(cut[:12])
+    assert len(cut) < len(whole)
+    assert ["kept" in line for line in others] == [True, False]
+    assert re.search(r"event=log_lines_lost count=2|log_lines_lost.*\"count\": 2", others[1])
 
 
 # -- levels ----------------------------------------------------------------------------------------

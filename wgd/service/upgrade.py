@@ -58,7 +58,7 @@ class Command:
                 stderr=asyncio.subprocess.PIPE,
             )
         except OSError as error:
-            what = error.filename or self.argv[0]  # it may be the directory
+            what = self.directory if error.filename == self.directory else self.argv[0]
             raise WgdError(f"{what}: cannot be run: {error.strerror}") from error
         try:
             _, stderr = await asyncio.wait_for(process.communicate(), CHECK_SECONDS)
