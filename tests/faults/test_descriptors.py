@@ -1,4 +1,4 @@
-"""No descriptor is left: nothing is lost but what needs a new one, and that comes back by itself."""
+"""No descriptor is left: only what needs a new one is missed, and it comes back by itself."""
 
 import os
 import signal

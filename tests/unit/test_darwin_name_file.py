@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.testbed.limits import no_room_in_files
 from wgd.tun.name_file import write_name_file
 
 
@@ -57,3 +58,14 @@ def test_a_failure_is_logged_and_no_more(tmp_path: Path, caplog: pytest.LogCaptu
     assert caplog.messages == [
         f"event=name_file_failed path={str(path)!r} reason='No such file or directory'"
     ]
+
+
+@pytest.mark.parametrize("room", [0, 3])
+def test_on_a_full_disk_no_part_of_a_name_stays(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, room: int
+) -> None:
+    path = tmp_path / "wg0.name"
+    with no_room_in_files(room):
+        write_name_file("utun", "utun7", {"WG_TUN_NAME_FILE": str(path)})
+    assert not path.exists()
+    assert caplog.messages == [f"event=name_file_failed path={str(path)!r} reason='File too large'"]

@@ -35,10 +35,17 @@ def write_name_file(requested: str, real: str, environment: Mapping[str, str] = 
 
 
 def _write(path: str, content: bytes) -> None:
+    """Write it whole; no file that tells half a name, or none, stays behind. Raises OSError."""
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o400)
+    is_file = stat.S_ISREG(os.fstat(fd).st_mode)
     try:
-        if stat.S_ISREG(os.fstat(fd).st_mode):  # it may have been there, with another mode
+        if is_file:  # it may have been there, with another mode
             os.fchmod(fd, 0o400)
-        os.write(fd, content)
+        while content:
+            content = content[os.write(fd, content) :]
+    except OSError:
+        if is_file:
+            os.unlink(path)  # noqa: PTH108 - a string, as it came
+        raise
     finally:
         os.close(fd)
