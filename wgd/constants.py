@@ -45,6 +45,10 @@ HANDSHAKES_PER_SECOND_PER_SOURCE: Final = 20
 HANDSHAKE_BURST_PER_SOURCE: Final = 5
 MAX_RATE_LIMITED_SOURCES: Final = 65_536
 
+# -- manners -------------------------------------------------------------------------------------
+# The type of service or traffic class of handshake messages: DSCP AF41, as the kernel does.
+HANDSHAKE_TRAFFIC_CLASS: Final = 0x88
+
 # -- sizes ---------------------------------------------------------------------------------------
 DEFAULT_MTU: Final = 1420
 MAX_MTU: Final = 65_535

@@ -9,7 +9,7 @@ use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use wgd_engine::aead::Cipher;
-use wgd_engine::engine::{Engine, Senders, UnknownPeer};
+use wgd_engine::engine::{Engine, HANDSHAKE_TRAFFIC_CLASS, Senders, UnknownPeer};
 use wgd_engine::inbound::Inbound;
 use wgd_engine::io::{Socket, Tun};
 use wgd_engine::outbound::Outbound;
@@ -351,7 +351,8 @@ impl PyEngine {
 
     fn send_to(&self, endpoint: EndpointTuple, datagram: &[u8]) -> PyResult<()> {
         // What fails is counted.
-        let _ = self.engine.send_to(&endpoint_from(&endpoint)?, datagram);
+        let endpoint = endpoint_from(&endpoint)?;
+        let _ = (self.engine).send_to(&endpoint, datagram, HANDSHAKE_TRAFFIC_CLASS);
         Ok(())
     }
 

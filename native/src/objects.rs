@@ -99,7 +99,7 @@ impl ObjectSocket {
     fn receive_one(&self, py: Python<'_>, slot: &mut [u8]) -> PyResult<Message> {
         let buffer = PyByteArray::new(py, &vec![0; slot.len()]);
         let view = PyMemoryView::from(buffer.as_any())?;
-        let (length, segment_size, source): (usize, usize, EndpointTuple) = self
+        let (length, segment_size, source, traffic_class): (usize, usize, EndpointTuple, u8) = self
             .object
             .call_method1(py, "receive_into", (view,))?
             .extract(py)?;
@@ -108,6 +108,7 @@ impl ObjectSocket {
             length,
             segment_size,
             source: endpoint_from(&source)?,
+            traffic_class,
             is_truncated: false,
         })
     }
@@ -122,23 +123,30 @@ impl Socket for ObjectSocket {
         Python::attach(|py| self.object.getattr(py, "max_segments")?.extract(py)).unwrap_or(1)
     }
 
-    fn send(&self, datagram: &[u8], endpoint: &Endpoint) -> io::Result<()> {
+    fn send(&self, datagram: &[u8], endpoint: &Endpoint, traffic_class: u8) -> io::Result<()> {
         Python::attach(|py| {
             let datagram = PyBytes::new(py, datagram);
             let endpoint = to_python(py, endpoint)?;
-            self.object.call_method1(py, "send", (datagram, endpoint))
+            self.object
+                .call_method1(py, "send", (datagram, endpoint, traffic_class))
         })
         .map(drop)
         .map_err(os_error)
     }
 
-    fn send_segments(&self, datagrams: &[u8], size: usize, endpoint: &Endpoint) -> io::Result<()> {
+    fn send_segments(
+        &self,
+        datagrams: &[u8],
+        size: usize,
+        endpoint: &Endpoint,
+        traffic_class: u8,
+    ) -> io::Result<()> {
         Python::attach(|py| {
             let bytes = PyBytes::new(py, datagrams);
             let view = PyMemoryView::from(bytes.as_any())?;
             let endpoint = to_python(py, endpoint)?;
             self.object
-                .call_method1(py, "send_segments", (view, size, endpoint))
+                .call_method1(py, "send_segments", (view, size, endpoint, traffic_class))
         })
         .map(drop)
         .map_err(os_error)

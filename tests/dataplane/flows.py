@@ -47,6 +47,7 @@ class Flow:
     do_not_fragment: bool = True
     has_options: bool = False
     """TCP's, 12 bytes as for timestamps."""
+    traffic_class: int = 0
 
 
 def compose(
@@ -81,14 +82,18 @@ def compose(
         between = bytes([protocol, extension - 1]) + b"\x01\x04" + bytes(4) if extension else b""
         between += bytes(max(extension - 1, 0) * 8)
         ip = struct.pack(
-            "!IHBB", 6 << 28, len(between) + len(body), 0 if extension else protocol, ttl
+            "!IHBB",
+            6 << 28 | flow.traffic_class << 20,
+            len(between) + len(body),
+            0 if extension else protocol,
+            ttl,
         )
         ip += addresses[0] + addresses[1] + between
     else:
         ip = struct.pack(
             "!BBHHHBBH",
             0x45 + extension,
-            0,
+            flow.traffic_class,
             20 + 4 * extension + len(body),
             identification % 2**16,
             DO_NOT_FRAGMENT if flow.do_not_fragment else 0,
@@ -154,7 +159,8 @@ SEGMENT_SIZES: Final = (1, 100, 536, 1200, 1368, 1380, 1400, 8948)
 
 def _draw_flow(random: Random) -> Flow:
     is_ipv6, is_tcp, do_not_fragment, has_options = (random.random() < 0.5 for _ in range(4))
-    return Flow(is_ipv6, is_tcp, random.randint(1, 3), do_not_fragment, has_options)
+    port, traffic_class = random.randint(1, 3), random.choice((0, 0, 1, 2, 3, 0x8A))
+    return Flow(is_ipv6, is_tcp, port, do_not_fragment, has_options, traffic_class)
 
 
 def draw_super_packet(random: Random, most: int) -> SuperPacket:
@@ -335,19 +341,23 @@ def new_flows() -> list[FlowState]:
     """Eight flows: TCP and UDP over IPv4 and IPv6, in various styles."""
     return [
         FlowState(Flow(is_ipv6=False, is_tcp=True, port=1), counts_identification=True),
-        FlowState(Flow(is_ipv6=False, is_tcp=True, port=2), counts_identification=False),
+        FlowState(
+            Flow(is_ipv6=False, is_tcp=True, port=2, traffic_class=2), counts_identification=False
+        ),
         FlowState(
             Flow(is_ipv6=False, is_tcp=True, port=3, do_not_fragment=False, has_options=True),
             counts_identification=True,
         ),
-        FlowState(Flow(is_ipv6=True, is_tcp=True, port=1, has_options=True), True),
+        FlowState(Flow(is_ipv6=True, is_tcp=True, port=1, has_options=True, traffic_class=2), True),
         FlowState(Flow(is_ipv6=False, is_tcp=False, port=1), counts_identification=True),
         FlowState(
-            Flow(is_ipv6=False, is_tcp=False, port=2, do_not_fragment=False),
+            Flow(is_ipv6=False, is_tcp=False, port=2, do_not_fragment=False, traffic_class=1),
             counts_identification=False,
         ),
         FlowState(Flow(is_ipv6=True, is_tcp=False, port=1), counts_identification=False),
-        FlowState(Flow(is_ipv6=True, is_tcp=False, port=2), counts_identification=False),
+        FlowState(
+            Flow(is_ipv6=True, is_tcp=False, port=2, traffic_class=2), counts_identification=False
+        ),
     ]
 
 

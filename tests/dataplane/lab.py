@@ -224,7 +224,7 @@ class Lab:
         buffer = memoryview(bytearray(65_535))
         while True:
             try:
-                length, _, _ = socket.receive_into(buffer)
+                length, *_ = socket.receive_into(buffer)
             except BlockingIOError:
                 return datagrams
             datagrams.append(bytes(buffer[:length]))

@@ -16,6 +16,7 @@ from tests.dataplane.traffic import (
     DAMAGES,
     MAC1_KEY,
     MAX_UDP_PAYLOAD,
+    OUTER_TRAFFIC_CLASSES,
     SIZES,
     V4_ADDRESSES,
     V6_ADDRESSES,
@@ -164,12 +165,15 @@ class Lockstep(RuleBasedStateMachine):
         """Receive datagrams, each from the far end that its number stands for."""
         self.received.extendleft(datagram for _, datagram in sent)
 
+        classes = OUTER_TRAFFIC_CLASSES
+        traffic_class = classes[self.next_number() % len(classes)]
+
         def call(side: Side) -> int:
             side.lab.socket.coalesces = side.lab.socket6.coalesces = coalesced
             for number, datagram in sent:
                 sender = side.far_ends[number]
                 address = self.our_address_6 if sender.is_ipv6 else self.our_address
-                sender.send(datagram, Endpoint(address, PORT))
+                sender.send(datagram, Endpoint(address, PORT), traffic_class)
             return side.let_receive()
 
         self.pair.both(call, coalesced=coalesced)

@@ -125,16 +125,18 @@ class Packet:
     destination: str
     size: int
     lie: str | None = None
+    traffic_class: int = 0
 
     def build(self, number: int) -> bytes:
         """Return the packet; `number` makes it one of its own."""
         addresses = packed(self.source) + packed(self.destination)
         if len(addresses) == 8:
             size = max(self.size, 20)
-            header = struct.pack("!BBHHHBBH", 0x45, 0, size, 0, 0, 64, 253, 0)
+            header = struct.pack("!BBHHHBBH", 0x45, self.traffic_class, size, 0, 0, 64, 253, 0)
         else:
             size = max(self.size, 40)
-            header = struct.pack("!IHBB", 6 << 28, size - 40, 253, 64)
+            first = 6 << 28 | self.traffic_class << 20
+            header = struct.pack("!IHBB", first, size - 40, 253, 64)
         header += addresses
         payload = number.to_bytes(4, "big") * (size // 4 + 1)
         packet = header + payload[: size - len(header)]
@@ -152,6 +154,9 @@ def with_source(packet: bytes, addresses: Iterable[str]) -> bytes:
     return packet
 
 
+OUTER_TRAFFIC_CLASSES: Final = (0, 0, 0, 1, 2, 3, 3, 0x88)
+"""What datagrams come with, one for all that come at once."""
+
 SIZES: Final = (20, 40, 64, 1200, 1280, 1408, 1409, 1419, 1420, 1421, 1500)
 LARGE_SIZES: Final = (2840, 9000, 32_000, 65_000, 65_440, 65_475, 65_535)
 
@@ -163,7 +168,8 @@ def draw_packet(random: Random) -> Packet:
     if random.randrange(25) == 0:
         size = random.choice(LARGE_SIZES)
     lie = random.choice(tuple(LIES)) if random.randrange(10) == 0 else None
-    return Packet(random.choice(addresses), random.choice(addresses), size, lie)
+    traffic_class = random.choice((0, 0, 0, 1, 2, 3, 0x8A, 0xFC))
+    return Packet(random.choice(addresses), random.choice(addresses), size, lie, traffic_class)
 
 
 def draw_packets(random: Random, most: int) -> list[Packet]:

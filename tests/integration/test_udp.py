@@ -43,7 +43,7 @@ def opened(
 def receive(udp: UdpSocket, size: int = 65535) -> tuple[bytes, Endpoint]:
     buffer = bytearray(size)
     assert select.select([udp], [], [], 5)[0], "nothing arrived within 5 s"
-    length, size, endpoint = udp.receive_into(memoryview(buffer))
+    length, size, endpoint, _ = udp.receive_into(memoryview(buffer))
     assert size == length
     return bytes(buffer[:length]), endpoint
 
@@ -104,13 +104,13 @@ def test_datagrams_sent_together_are_received_together(
     sender.send_segments(memoryview(datagrams), 1000, Endpoint(address, port))
     buffer = bytearray(65535)
     assert select.select([receiver], [], [], 5)[0]
-    length, size, endpoint = receiver.receive_into(memoryview(buffer))
+    length, size, endpoint, _ = receiver.receive_into(memoryview(buffer))
     assert (size, bytes(buffer[:length])) == (1000, datagrams)
     assert endpoint.source is not None and endpoint.source.address == address
     # The answers leave from there, together as well.
     receiver.send_segments(memoryview(datagrams), 1000, endpoint)
     assert select.select([sender], [], [], 5)[0]
-    length, size, _ = sender.receive_into(memoryview(buffer))
+    length, size, _, _ = sender.receive_into(memoryview(buffer))
     assert (size, bytes(buffer[:length])) == (1000, datagrams)
 
 
@@ -129,6 +129,36 @@ def test_without_offloads_datagrams_stay_apart(
     sender.send_segments(memoryview(datagrams), 1000, Endpoint(address, port))
     for start in (0, 1000, 2000):
         assert receive(receiver)[0] == datagrams[start : start + 1000]
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_every_datagram_has_its_traffic_class(
+    netns: Namespace, cleanup: ExitStack, address: str
+) -> None:
+    senders, _ = opened(netns, cleanup)
+    receivers, port = opened(netns, cleanup)
+    sender, receiver = (
+        next(udp for udp in sockets if udp.is_ipv6 == (":" in address))
+        for sockets in (senders, receivers)
+    )
+    there = Endpoint(address, port)
+    sender.send(b"handshake", there, 0x88)
+    sender.send_segments(memoryview(bytes(3000)), 1000, there, 1)
+    # Of one sender and size, but of another class: the kernel must not join them.
+    sender.send_segments(memoryview(bytes(3000)), 1000, there, 3)
+    sender.send(bytes(1000), there)
+    received = []
+    for _ in range(4):
+        assert select.select([receiver], [], [], 5)[0]
+        length, size, endpoint, traffic_class = receiver.receive_into(memoryview(bytearray(65535)))
+        assert endpoint.source is not None and endpoint.source.address == address
+        received.append((length, size, traffic_class))
+    assert received == [(9, 9, 0x88), (3000, 1000, 1), (3000, 1000, 3), (1000, 1000, 0)]
+    # From a pinned source, too.
+    sender_address = endpoint._replace(port=sender.port)
+    receiver.send(b"answer", sender_address, 0x88)
+    assert select.select([sender], [], [], 5)[0]
+    assert sender.receive_into(memoryview(bytearray(100)))[3] == 0x88
 
 
 # -- several sockets of one family -----------------------------------------------------------------

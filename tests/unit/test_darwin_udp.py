@@ -180,7 +180,7 @@ def test_where_an_ipv4_datagram_came_to_is_the_source_of_the_answer() -> None:
     udp, fake = opened()
     fake.incoming.append((b"question", [RECEIVED_IPV4], 0, ("198.51.100.1", 1234)))
     buffer = bytearray(100)
-    length, size, sender = udp.receive_into(memoryview(buffer))
+    length, size, sender, _ = udp.receive_into(memoryview(buffer))
     assert (bytes(buffer[:length]), size) == (b"question", 8)
     assert sender == Endpoint("198.51.100.1", 1234, 0, Source("192.0.2.7", 4))
     udp.send(b"answer", sender)
@@ -198,7 +198,7 @@ def test_where_an_ipv6_datagram_came_to_is_the_source_of_the_answer(
 ) -> None:
     udp, fake = opened(socket.AF_INET6)
     fake.incoming.append((b"question", [received], 0, ("fe80::9", 1234, 0, 4)))
-    _length, _size, sender = udp.receive_into(memoryview(bytearray(100)))
+    _length, _size, sender, _ = udp.receive_into(memoryview(bytearray(100)))
     assert sender == Endpoint("fe80::9", 1234, 4, Source(address, 4))
     udp.send(b"answer", sender)
     answer = (41, 46, received[2][:16] + struct.pack("=I", index))

@@ -165,16 +165,24 @@ class DatagramSocket(Protocol):
     def fileno(self) -> int:
         """Return the descriptor to wait on."""
 
-    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint]:
-        """Receive into `buffer`; return the length, the size of a datagram, and the sender, whose
-        `source` is the local address it was sent to.
+    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint, int]:
+        """Receive into `buffer`; return the length, the size of a datagram, the sender, whose
+        `source` is the local address it was sent to, and the type of service or traffic class that
+        all of it came with (0 if that is not known).
 
         What was received is one datagram, or several of one size (the last may be shorter) that
         the kernel has put together (UDP GRO). One longer than the buffer returns a length of 0.
         """
 
-    def send(self, datagram: bytes | bytearray | memoryview, endpoint: Endpoint) -> None:
-        """Send one datagram to `endpoint`, from `endpoint.source` if that is set."""
+    def send(
+        self,
+        datagram: bytes | bytearray | memoryview,
+        endpoint: Endpoint,
+        traffic_class: int = 0,
+    ) -> None:
+        """Send one datagram to `endpoint`, from `endpoint.source` if that is set, with this type of
+        service or traffic class.
+        """
 
     @property
     def max_segments(self) -> int:
@@ -183,7 +191,9 @@ class DatagramSocket(Protocol):
         If more than 1, `receive_into` may also receive more than one at once.
         """
 
-    def send_segments(self, datagrams: memoryview, size: int, endpoint: Endpoint) -> None:
+    def send_segments(
+        self, datagrams: memoryview, size: int, endpoint: Endpoint, traffic_class: int = 0
+    ) -> None:
         """Send datagrams of `size` bytes that lie end to end, the last may be shorter (UDP GSO)."""
 
 
@@ -318,11 +328,12 @@ class DataPlane(Protocol):
     def send_to_peer(self, peer: PeerId, datagram: bytes) -> bool:
         """Send a handshake message to the peer's endpoint; False if it has none or it failed.
 
-        Counts and stamps it as an authenticated packet sent in either case.
+        It is marked with HANDSHAKE_TRAFFIC_CLASS, and in either case counted and stamped as an
+        authenticated packet sent.
         """
 
     def send_to(self, endpoint: Endpoint, datagram: bytes) -> None:
-        """Send a datagram that belongs to no peer (a cookie reply)."""
+        """Send a datagram that belongs to no peer (a cookie reply), marked as handshakes are."""
 
     def note_received(self, peer: PeerId, length: int, source: Endpoint) -> None:
         """Count and stamp an authenticated handshake message and roam to its `source`."""

@@ -16,6 +16,7 @@ from typing import Final
 
 from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Clock
+from wgd.constants import HANDSHAKE_TRAFFIC_CLASS
 from wgd.dataplane.handshake_queue import HandshakeQueue
 from wgd.dataplane.interface import (
     Counters,
@@ -124,8 +125,8 @@ class PortableDataPlane:
         handled = 0
         try:
             while handled < PACKETS_PER_WAKEUP:
-                length, size, source = socket.receive_into(inbound.buffer)
-                handled += inbound.receive(length, size, source, now_ns)
+                length, size, source, traffic_class = socket.receive_into(inbound.buffer)
+                handled += inbound.receive(length, size, source, traffic_class, now_ns)
         except (BlockingIOError, InterruptedError):
             return True
         except OSError:
@@ -320,12 +321,12 @@ class PortableDataPlane:
         self._state.stamp_sent(known, self._clock.boot_ns(), is_data=False)
         known.sent_bytes += len(datagram)
         known.sent_packets += 1
-        return self._outbound.transmit(known, datagram)
+        return self._outbound.transmit(known, datagram, HANDSHAKE_TRAFFIC_CLASS)
 
     def send_to(self, endpoint: Endpoint, datagram: bytes) -> None:
         """Send a datagram that belongs to no peer (a cookie reply)."""
         with contextlib.suppress(OSError):
-            self._outbound.send_to(endpoint, datagram)
+            self._outbound.send_to(endpoint, datagram, HANDSHAKE_TRAFFIC_CLASS)
 
     def note_received(self, peer: PeerId, length: int, source: Endpoint) -> None:
         """Count and stamp an authenticated handshake message and roam to its `source`."""

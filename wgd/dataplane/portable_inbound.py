@@ -8,7 +8,8 @@
 6 a first packet under the next keypair makes it the current one; what was staged is sent, and a
   keypair close to its end asks for its renewal;
 7 the inner packet is cut to its own length, its source must be routed to this very peer;
-8 it is written to the TUN. An empty packet (a keepalive) ends before 7.
+8 a mark that a router has set on the outer packet goes to the inner one (see `ecn`);
+9 it is written to the TUN. An empty packet (a keepalive) ends before 7.
 """
 
 import errno
@@ -24,6 +25,7 @@ from wgd.constants import (
     REJECT_AFTER_TIME_NS,
     REKEY_ON_RECEIVE_AFTER_TIME_NS,
 )
+from wgd.dataplane import ecn
 from wgd.dataplane.handshake_queue import HandshakeQueue
 from wgd.dataplane.interface import KeypairConfirmed, Tun
 from wgd.dataplane.keypairs import Session
@@ -70,18 +72,23 @@ class Inbound:
         self.buffer = memoryview(bytearray(MAX_DATAGRAM_SIZE))
         """Where what a socket receives belongs."""
 
-    def receive(self, length: int, size: int, source: Endpoint, now_ns: int) -> int:
+    def receive(
+        self, length: int, size: int, source: Endpoint, traffic_class: int, now_ns: int
+    ) -> int:
         """Handle the `length` bytes in `buffer`: datagrams of `size` bytes, the last may be
-        shorter. Return how many there were.
+        shorter, all with this type of service or traffic class. Return how many there were.
         """
         if length <= size:
-            self._receive(self.buffer[:length], source, now_ns)
+            self._receive(self.buffer[:length], source, traffic_class, now_ns)
             return 1
         for offset in range(0, length, size):
-            self._receive(self.buffer[offset : min(offset + size, length)], source, now_ns)
+            datagram = self.buffer[offset : min(offset + size, length)]
+            self._receive(datagram, source, traffic_class, now_ns)
         return -(-length // size)
 
-    def _receive(self, datagram: memoryview, source: Endpoint, now_ns: int) -> None:
+    def _receive(
+        self, datagram: memoryview, source: Endpoint, traffic_class: int, now_ns: int
+    ) -> None:
         state = self._state
         length = len(datagram)
         if length < TRANSPORT_MIN_SIZE:
@@ -122,7 +129,7 @@ class Inbound:
             self._confirm(peer, session, now_ns)
         self._renew_in_time(peer, now_ns)
         if is_data:
-            self._deliver(peer, packet)
+            self._deliver(peer, packet, traffic_class)
 
     def _confirm(self, peer: PeerState, session: Session, now_ns: int) -> None:
         freed = self._state.forget_sessions(peer.keypairs.confirm())
@@ -141,8 +148,11 @@ class Inbound:
             current.rekey_reported = True
             self._state.needs_handshake(peer)
 
-    def _deliver(self, peer: PeerState, packet: memoryview) -> None:
-        """Write an opened packet to the TUN, without its padding, if its source is the peer's."""
+    def _deliver(self, peer: PeerState, packet: memoryview, traffic_class: int) -> None:
+        """Write an opened packet to the TUN, without its padding, if its source is the peer's.
+
+        `traffic_class` is that of the outer packet.
+        """
         available = len(packet)
         version = packet[0] >> 4
         if version == 4 and available >= 20:
@@ -160,6 +170,8 @@ class Inbound:
         elif self._state.route(source) is not peer:
             self._state.drops.wrong_source += 1
             self._state.note_fault(peer, FailureReason.NOT_AN_ALLOWED_IP)
+        elif traffic_class and not ecn.decapsulate(traffic_class, packet):
+            self._state.drops.congested += 1
         else:
             self._write(packet[:length])
 

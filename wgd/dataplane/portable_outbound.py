@@ -9,9 +9,9 @@
   asked for;
 4 the packet is padded to a multiple of 16 within the MTU, and sealed in place;
 5 stamps are set, and a keypair that has grown old asks for its renewal;
-6 the datagram waits, so that neighbours of one size for one peer leave in one system call (UDP
-  GSO), through the socket of the endpoint's family, from the pinned source. `flush` ends the wait:
-  at the latest when the TUN is empty.
+6 the datagram waits, so that neighbours of one size and one ECN field for one peer leave in one
+  system call (UDP GSO), through the socket of the endpoint's family, from the pinned source.
+  `flush` ends the wait: at the latest when the TUN is empty.
 """
 
 import errno
@@ -28,6 +28,7 @@ from wgd.constants import (
     PADDING_MULTIPLE,
     REKEY_AFTER_MESSAGES,
 )
+from wgd.dataplane import ecn
 from wgd.dataplane.interface import DatagramSocket, OffloadOff
 from wgd.dataplane.keypairs import Session
 from wgd.dataplane.portable_state import EngineState, PeerState
@@ -68,11 +69,13 @@ class Outbound:
         """Where in the arena the next datagram will be."""
         self.packet = self._arena[_HEADER_SIZE : _HEADER_SIZE + MAX_PACKET_SIZE]
         """Where the next packet from the TUN belongs."""
-        # What waits: datagrams of one size (the last may be shorter) from `start` to `position`.
+        # What waits: datagrams of one size (the last may be shorter) and one traffic class, from
+        # `start` to `position`.
         self._batch_peer: PeerState | None = None
         self._batch_start = 0
         self._batch_size = 0
         self._batch_room = 0
+        self._batch_traffic_class = 0
 
     def use_sockets(self, sockets: Sequence[DatagramSocket]) -> None:
         """Send through these, at most one per family."""
@@ -146,6 +149,8 @@ class Outbound:
         padding = min(mtu, padded) - last_unit
         packet = start + _HEADER_SIZE
         end = packet + length
+        # The two bits and no more: the DSCP would tell a stranger what is inside.
+        traffic_class = ecn.of(arena[packet:end])
         if padding:
             arena[end : end + padding] = _ZEROS[:padding]
             end += padding
@@ -158,18 +163,24 @@ class Outbound:
         self._state.stamp_sent(peer, now_ns, is_data=length > 0)
         if now_ns >= session.renew_after_ns or counter >= REKEY_AFTER_MESSAGES:
             self._state.needs_handshake(peer)
-        self._append(peer, start, end + _TAG_SIZE)
+        self._append(peer, start, end + _TAG_SIZE, traffic_class)
 
     # -- datagrams ---------------------------------------------------------------------------------
 
-    def _append(self, peer: PeerState, start: int, end: int) -> None:
+    def _append(self, peer: PeerState, start: int, end: int, traffic_class: int) -> None:
         """Let the datagram that was sealed between `start` and `end` wait with its like."""
         size = end - start
-        if peer is not self._batch_peer or size > self._batch_size or size > self._batch_room:
+        if (
+            peer is not self._batch_peer
+            or traffic_class != self._batch_traffic_class
+            or size > self._batch_size
+            or size > self._batch_room
+        ):
             self._send_batch(start)
             self._batch_peer = peer
             self._batch_start = start
             self._batch_size = size
+            self._batch_traffic_class = traffic_class
             self._batch_room = min(MAX_DATAGRAM_SIZE, size * self._max_segments(peer))
         self._batch_room -= size
         self._move_to(end)
@@ -215,7 +226,7 @@ class Outbound:
         all_sent = True
         for offset in range(0, len(datagrams), size):
             datagram = datagrams[offset : offset + size]
-            if self.transmit(peer, datagram):
+            if self.transmit(peer, datagram, self._batch_traffic_class):
                 peer.sent_bytes += len(datagram)
                 peer.sent_packets += 1
             else:
@@ -238,7 +249,7 @@ class Outbound:
             raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
         count = -(-len(datagrams) // size)
         try:
-            socket.send_segments(datagrams, size, endpoint)
+            socket.send_segments(datagrams, size, endpoint, self._batch_traffic_class)
         except OSError as error:
             if error.errno not in _QUEUE_FULL:
                 raise
@@ -248,14 +259,14 @@ class Outbound:
             peer.sent_bytes += len(datagrams)
             peer.sent_packets += count
 
-    def transmit(self, peer: PeerState, datagram: bytes | memoryview) -> bool:
+    def transmit(self, peer: PeerState, datagram: bytes | memoryview, traffic_class: int) -> bool:
         """Send a datagram to the peer's endpoint; False if it has none or it failed."""
         endpoint = peer.endpoint
         if endpoint is None:
             self._state.drops.no_endpoint += 1
             return False
         try:
-            reached = self.send_to(endpoint, datagram)
+            reached = self.send_to(endpoint, datagram, traffic_class)
         except OSError as error:
             self._send_failed(peer, error)
             return False
@@ -266,7 +277,9 @@ class Outbound:
     def _send_failed(self, peer: PeerState, error: OSError, count: int = 1) -> None:
         self._state.note_fault(peer, FailureReason.SEND_FAILED, count=count, errno=error.errno or 0)
 
-    def send_to(self, endpoint: Endpoint, datagram: bytes | memoryview) -> Endpoint:
+    def send_to(
+        self, endpoint: Endpoint, datagram: bytes | memoryview, traffic_class: int
+    ) -> Endpoint:
         """Send a datagram; return the endpoint that worked.
 
         A pinned source that is no longer ours is left out if that helps. Raises OSError, with the
@@ -277,10 +290,10 @@ class Outbound:
             self._state.drops.no_socket += 1
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT))
         try:
-            socket.send(datagram, endpoint)
+            socket.send(datagram, endpoint, traffic_class)
         except OSError as error:
             if endpoint.source is not None and error.errno not in _NOT_THE_SOURCE:
-                return self.send_to(endpoint._replace(source=None), datagram)
+                return self.send_to(endpoint._replace(source=None), datagram, traffic_class)
             self._state.drops.send_failed += 1
             raise
         return endpoint

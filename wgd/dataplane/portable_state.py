@@ -42,6 +42,8 @@ class Drops:
     replayed: int = 0
     malformed_inner_packet: int = 0
     wrong_source: int = 0
+    congested: int = 0
+    """Marked by a router, but its sender would not understand (RFC 6040)."""
     # either way
     tun_failed: int = 0
 

@@ -89,23 +89,29 @@ class DarwinUdpSocket(EndpointSocket):
     def set_fwmark(self, mark: int) -> None:
         """Do nothing: macOS has no marks, but `wg setconf` always sends one."""
 
-    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint]:
-        """Receive one datagram into `buffer`; return its length, twice, and the sender, whose
-        `source` is the local address it was sent to. One longer than the buffer has a length of 0.
+    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint, int]:
+        """Receive one datagram into `buffer`; return its length, twice, the sender, whose `source`
+        is the local address it was sent to, and 0, because its type of service is not asked for.
+        One longer than the buffer has a length of 0.
         """
         length, ancillary, flags, address = self._socket.recvmsg_into((buffer,), pktinfo.SPACE)
         sender = self._sender(address, ancillary)
         if flags & _MSG_TRUNC:
-            return 0, 0, sender
-        return length, length, sender
+            return 0, 0, sender, 0
+        return length, length, sender, 0
 
-    def send(self, datagram: bytes | bytearray | memoryview, endpoint: Endpoint) -> None:
+    def send(
+        self,
+        datagram: bytes | bytearray | memoryview,
+        endpoint: Endpoint,
+        traffic_class: int = 0,
+    ) -> None:
         """Send one datagram to `endpoint`, from `endpoint.source` if that is set.
 
         Also raises ValueError for an endpoint whose addresses are none.
         """
         try:
-            super().send(datagram, endpoint)
+            super().send(datagram, endpoint, traffic_class)
         except OSError as error:
             self._failures.failed(error)
             raise
@@ -116,6 +122,7 @@ class DarwinUdpSocket(EndpointSocket):
         datagrams: memoryview,  # noqa: ARG002
         size: int,  # noqa: ARG002
         endpoint: Endpoint,  # noqa: ARG002
+        traffic_class: int = 0,  # noqa: ARG002
     ) -> None:
         """Raise OSError (EOPNOTSUPP): `max_segments` says so."""
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))

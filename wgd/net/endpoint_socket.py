@@ -71,16 +71,28 @@ class EndpointSocket:
         self._last_address, self._last_local, self._last_sender = address, local, endpoint
         return endpoint
 
-    def send(self, datagram: bytes | bytearray | memoryview, endpoint: Endpoint) -> None:
-        """Send one datagram to `endpoint`, from `endpoint.source` if that is set.
+    def send(
+        self,
+        datagram: bytes | bytearray | memoryview,
+        endpoint: Endpoint,
+        traffic_class: int = 0,
+    ) -> None:
+        """Send one datagram to `endpoint`, from `endpoint.source` if that is set, with this type of
+        service or traffic class where the system can do that for one datagram.
 
         Also raises ValueError for an endpoint whose addresses are none.
         """
         address, ancillary = self._destination(endpoint)
+        if traffic_class:
+            ancillary = [*ancillary, *self._traffic_class(traffic_class)]
         if ancillary:
             self._socket.sendmsg((datagram,), ancillary, 0, address)
         else:
             self._socket.sendto(datagram, address)
+
+    def _traffic_class(self, traffic_class: int) -> list[ControlMessage]:  # noqa: ARG002
+        """Return the ancillary data that says so; nothing here."""
+        return []
 
     def _destination(self, endpoint: Endpoint) -> tuple[Address, list[ControlMessage]]:
         cached = self._sent.get(endpoint)

@@ -36,6 +36,7 @@ class Transit(NamedTuple):
     source: Endpoint
     destination: Endpoint
     datagram: bytes
+    traffic_class: int = 0
 
 
 Fate = Callable[[Transit], Iterable[int]]
@@ -147,15 +148,15 @@ class MemorySocket:
                 self._wakeup.set()
         return self._wakeup.fileno()
 
-    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint]:
+    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint, int]:
         """Receive one datagram; a length of 0 stands for one that is longer than `buffer`."""
         if self.receive_errors:
             raise _os_error(self.receive_errors.popleft())
         if not self._received:
             raise _os_error(errno.EAGAIN)
-        source, destination, datagram = self._received.popleft()
+        source, destination, datagram, traffic_class = first = self._received.popleft()
         size = len(datagram)
-        while self.coalesces and self._continues(source, size, len(datagram), len(buffer)):
+        while self.coalesces and self._continues(first, size, len(datagram), len(buffer)):
             datagram += self._received.popleft().datagram
             if len(datagram) % size:
                 break  # a shorter one is the last
@@ -163,22 +164,28 @@ class MemorySocket:
             self._wakeup.clear()
         sender = source._replace(source=Source(destination.host, INTERFACE_INDEX))
         if len(datagram) > len(buffer):
-            return 0, 0, sender
+            return 0, 0, sender, traffic_class
         buffer[: len(datagram)] = datagram
-        return len(datagram), size, sender
+        return len(datagram), size, sender, traffic_class
 
-    def _continues(self, source: Endpoint, size: int, length: int, room: int) -> bool:
+    def _continues(self, first: Transit, size: int, length: int, room: int) -> bool:
         """Whether the next datagram may be received together with those before it."""
         if not self._received or not size:
             return False
         following = self._received[0]
         return (
-            following.source == source
+            following.source == first.source
+            and following.traffic_class == first.traffic_class
             and 0 < len(following.datagram) <= size
             and length + len(following.datagram) <= room
         )
 
-    def send(self, datagram: bytes | bytearray | memoryview, endpoint: Endpoint) -> None:
+    def send(
+        self,
+        datagram: bytes | bytearray | memoryview,
+        endpoint: Endpoint,
+        traffic_class: int = 0,
+    ) -> None:
         """Send one datagram. Raises OSError: EMSGSIZE beyond 65,507 bytes, EADDRNOTAVAIL when the
         pinned source is not (or no longer) an address of this host, ENETUNREACH without any.
         """
@@ -197,15 +204,18 @@ class MemorySocket:
             if address not in ours:
                 raise _os_error(errno.EADDRNOTAVAIL)
         destination = Endpoint(endpoint.host, endpoint.port)
-        self._network.send(Transit(Endpoint(address, self.port), destination, bytes(datagram)))
+        source = Endpoint(address, self.port)
+        self._network.send(Transit(source, destination, bytes(datagram), traffic_class))
 
-    def send_segments(self, datagrams: memoryview, size: int, endpoint: Endpoint) -> None:
+    def send_segments(
+        self, datagrams: memoryview, size: int, endpoint: Endpoint, traffic_class: int = 0
+    ) -> None:
         """Send datagrams of `size` bytes that lie end to end; the last may be shorter."""
         self.segment_sends += 1
         if self.segment_errors:
             raise _os_error(self.segment_errors.popleft())
         for offset in range(0, len(datagrams), size):
-            self.send(datagrams[offset : offset + size], endpoint)
+            self.send(datagrams[offset : offset + size], endpoint, traffic_class)
 
     def arrive(self, transit: Transit) -> None:
         """Queue a datagram that came over the network, or lose it if the queue is full."""

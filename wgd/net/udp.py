@@ -29,7 +29,13 @@ MAX_SEGMENTS = 64
 _MSG_TRUNC = int(socket.MSG_TRUNC)  # plain, because an enum's `&` costs as much as the rest
 
 _GRO = (SOL_UDP, UDP_GRO)
-_ANCILLARY_SPACE = pktinfo.SPACE + socket.CMSG_SPACE(4)
+# linux/in.h; Python's socket module lacks the first.
+IP_RECVTOS = 13
+_IP_TOS = (socket.IPPROTO_IP, socket.IP_TOS)
+_IPV6_TCLASS = (socket.IPPROTO_IPV6, socket.IPV6_TCLASS)
+_TRAFFIC_CLASSES = (_IP_TOS, _IPV6_TCLASS)
+
+_ANCILLARY_SPACE = pktinfo.SPACE + 2 * socket.CMSG_SPACE(4)
 
 
 class UdpSocket(EndpointSocket):
@@ -59,6 +65,7 @@ class UdpSocket(EndpointSocket):
         )
         try:
             self.max_segments = MAX_SEGMENTS if offload and self._enable_offloads() else 1
+            self._receive_traffic_class()
             self._set_buffer(SO_RCVBUFFORCE, socket.SO_RCVBUF)
             self._set_buffer(SO_SNDBUFFORCE, socket.SO_SNDBUF)
             if fwmark:
@@ -79,6 +86,16 @@ class UdpSocket(EndpointSocket):
             return False
         return True
 
+    def _receive_traffic_class(self) -> None:
+        if self.is_ipv6:
+            self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVTCLASS, 1)
+        else:
+            self._socket.setsockopt(socket.IPPROTO_IP, IP_RECVTOS, 1)
+
+    def _traffic_class(self, traffic_class: int) -> list[pktinfo.ControlMessage]:
+        level, kind = _IPV6_TCLASS if self.is_ipv6 else _IP_TOS
+        return [(level, kind, traffic_class.to_bytes(4, sys.byteorder))]
+
     def _set_buffer(self, force_option: int, option: int) -> None:
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, force_option, BUFFER_SIZE)
@@ -95,9 +112,9 @@ class UdpSocket(EndpointSocket):
         value = struct.pack("=I", mark)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, value)
 
-    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint]:
-        """Receive into `buffer`; return the length, the size of a datagram, and the sender, whose
-        `source` is the local address it was sent to.
+    def receive_into(self, buffer: memoryview) -> tuple[int, int, Endpoint, int]:
+        """Receive into `buffer`; return the length, the size of a datagram, the sender, whose
+        `source` is the local address it was sent to, and the type of service or traffic class.
 
         With UDP GRO the kernel may have put several datagrams of one size end to end. A datagram
         longer than the buffer returns a length of 0.
@@ -106,16 +123,24 @@ class UdpSocket(EndpointSocket):
         size = length
         if ancillary and ancillary[0][:2] == _GRO:  # the kernel puts it first
             size = int.from_bytes(ancillary.pop(0)[2], sys.byteorder)
+        traffic_class = 0
+        if ancillary and ancillary[-1][:2] in _TRAFFIC_CLASSES:  # and this last
+            # One byte for IPv4, an int for IPv6.
+            traffic_class = int.from_bytes(ancillary.pop()[2], sys.byteorder)
         sender = self._sender(address, ancillary)
         if flags & _MSG_TRUNC:
-            return 0, 0, sender
-        return length, size, sender
+            return 0, 0, sender, traffic_class
+        return length, size, sender, traffic_class
 
-    def send_segments(self, datagrams: memoryview, size: int, endpoint: Endpoint) -> None:
+    def send_segments(
+        self, datagrams: memoryview, size: int, endpoint: Endpoint, traffic_class: int = 0
+    ) -> None:
         """Send datagrams of `size` bytes that lie end to end, the last may be shorter: all or
         none. Raises OSError: EINVAL or EIO where this path cannot do it (MTU, network card).
         """
         address, ancillary = self._destination(endpoint)
+        if traffic_class:
+            ancillary = [*ancillary, *self._traffic_class(traffic_class)]
         segment = (SOL_UDP, UDP_SEGMENT, size.to_bytes(2, sys.byteorder))
         self._socket.sendmsg((datagrams,), [*ancillary, segment], 0, address)
 

@@ -50,6 +50,8 @@ drops! {
     malformed_inner_packet,
     /// The inner packet's source belongs to somebody else.
     wrong_source,
+    /// Marked by a router, but its sender would not understand (RFC 6040).
+    congested,
     /// The TUN failed, in either direction.
     tun_failed,
 }

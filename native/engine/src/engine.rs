@@ -24,6 +24,9 @@ use crate::session::{Keypair, Session};
 
 const DEFAULT_MTU: usize = 1420;
 
+/// What handshake messages are marked with: DSCP AF41, as the kernel does.
+pub const HANDSHAKE_TRAFFIC_CLASS: u8 = 0x88;
+
 /// What the threads share.
 pub struct Engine {
     /// What the control plane has to hear.
@@ -385,7 +388,7 @@ impl Engine {
             state.counters.sent_bytes += datagram.len() as u64;
             state.counters.sent_packets += 1;
         }
-        Ok(self.transmit(&peer, datagram, now_ns))
+        Ok(self.transmit(&peer, datagram, HANDSHAKE_TRAFFIC_CLASS, now_ns))
     }
 
     /// Count and stamp an authenticated handshake message and roam to its `source`.

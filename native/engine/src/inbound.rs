@@ -9,15 +9,16 @@
 //!   counters are set, a first packet under the next keypair makes it the current one and what was
 //!   staged is sent, and a keypair close to its end asks for its renewal;
 //! 6 each inner packet is cut to its own length, its source must be routed to this very peer;
-//! 7 neighbours of one flow are put together (see `offload::coalesce`);
-//! 8 and written to the TUN. An empty packet (a keepalive) ends before 6.
+//! 7 a mark that a router has set on the outer packet goes to the inner one (see `ecn`);
+//! 8 neighbours of one flow are put together (see `offload::coalesce`);
+//! 9 and written to the TUN. An empty packet (a keepalive) ends before 6.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::ops::Range;
 use std::sync::Arc;
 
 use crate::aead::TAG_SIZE;
-use crate::endpoint::Endpoint;
+use crate::ecn;
 use crate::engine::Engine;
 use crate::faults::Reason;
 use crate::io::{MESSAGES, Message, Received, Socket, Tun, is_lack_of_offload};
@@ -111,15 +112,15 @@ impl Inbound {
                     engine,
                     &mut self.received.bytes,
                     range,
-                    &message.source,
+                    &message,
                     now_ns,
                     &mut self.coalescer,
                 );
             }
             self.way.finish(
                 engine,
-                &self.received.bytes,
-                &message.source,
+                &mut self.received.bytes,
+                &message,
                 now_ns,
                 &mut self.coalescer,
             );
@@ -149,7 +150,7 @@ impl Way {
         engine: &Engine,
         bytes: &mut [u8],
         range: Range<usize>,
-        source: &Endpoint,
+        message: &Message,
         now_ns: u64,
         coalescer: &mut Coalescer,
     ) {
@@ -159,7 +160,7 @@ impl Way {
             return;
         }
         if word(datagram, 0) != TRANSPORT {
-            engine.inbox.offer(datagram, source, &engine.drops);
+            engine.inbox.offer(datagram, &message.source, &engine.drops);
             return;
         }
         let index = word(datagram, 4);
@@ -169,7 +170,7 @@ impl Way {
             .as_ref()
             .is_none_or(|known| known.session.keypair.local_index != index)
         {
-            self.finish(engine, bytes, source, now_ns, coalescer);
+            self.finish(engine, bytes, message, now_ns, coalescer);
             let Some((peer, session)) = engine.session(index) else {
                 engine.drops.unknown_index.count();
                 return;
@@ -211,8 +212,8 @@ impl Way {
     fn finish(
         &mut self,
         engine: &Engine,
-        bytes: &[u8],
-        source: &Endpoint,
+        bytes: &mut [u8],
+        message: &Message,
         now_ns: u64,
         coalescer: &mut Coalescer,
     ) {
@@ -225,7 +226,7 @@ impl Way {
         let Neighbours { peer, session, .. } = &neighbours;
         let is_unconfirmed = {
             let mut state = peer.state.lock();
-            state.roam(*source);
+            state.roam(message.source);
             state.counters.received_bytes += neighbours.received_bytes;
             state.counters.received_packets += neighbours.received_packets;
             state.stamp_received(now_ns, neighbours.are_data, &engine.inbox);
@@ -246,12 +247,15 @@ impl Way {
                     note(peer, Reason::Malformed, now_ns);
                 }
                 Some((source, length)) => {
+                    let place = padded.start..padded.start + length;
                     let owner = self.routes.find(engine, source);
-                    if owner.is_some_and(|owner| Arc::ptr_eq(owner, peer)) {
-                        coalescer.push(bytes, padded.start..padded.start + length);
-                    } else {
+                    if owner.is_none_or(|owner| !Arc::ptr_eq(owner, peer)) {
                         engine.drops.wrong_source.count();
                         note(peer, Reason::NotAnAllowedIp, now_ns);
+                    } else if !ecn::decapsulate(message.traffic_class, &mut bytes[place.clone()]) {
+                        engine.drops.congested.count();
+                    } else {
+                        coalescer.push(bytes, place);
                     }
                 }
             }

@@ -38,11 +38,18 @@ pub trait Socket: Send + Sync {
     /// How many datagrams `send_segments` takes at once; 1 if it cannot be used.
     fn max_segments(&self) -> usize;
 
-    /// Send one datagram, from the endpoint's source if there is one.
-    fn send(&self, datagram: &[u8], endpoint: &Endpoint) -> io::Result<()>;
+    /// Send one datagram, from the endpoint's source if there is one, with this type of service or
+    /// traffic class.
+    fn send(&self, datagram: &[u8], endpoint: &Endpoint, traffic_class: u8) -> io::Result<()>;
 
     /// Send datagrams of `size` bytes that lie end to end, the last may be shorter (UDP GSO).
-    fn send_segments(&self, datagrams: &[u8], size: usize, endpoint: &Endpoint) -> io::Result<()>;
+    fn send_segments(
+        &self,
+        datagrams: &[u8],
+        size: usize,
+        endpoint: &Endpoint,
+        traffic_class: u8,
+    ) -> io::Result<()>;
 
     /// Receive what is there, at most `MESSAGES` messages, but at least one.
     fn receive(&self, received: &mut Received) -> io::Result<()>;
@@ -68,6 +75,8 @@ pub struct Message {
     pub segment_size: usize,
     /// Who sent it, and where to.
     pub source: Endpoint,
+    /// The type of service or traffic class that all its datagrams came with; 0 if not known.
+    pub traffic_class: u8,
     /// Whether it was longer than there was room for.
     pub is_truncated: bool,
 }

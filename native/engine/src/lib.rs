@@ -12,6 +12,7 @@
 pub mod aead;
 pub mod allowed_ips;
 pub mod drops;
+pub mod ecn;
 pub mod endpoint;
 pub mod engine;
 pub mod events;

@@ -7,14 +7,15 @@
 //!
 //! 1 `slot` gives the place for a packet;
 //! 2 `seal` pads it to a multiple of 16 within the MTU, and encrypts it in place;
-//! 3 the datagram waits, so that neighbours of one size for one peer leave in one system call (UDP
-//!   GSO), through the socket of the endpoint's family, from the pinned source;
+//! 3 the datagram waits, so that neighbours of one size and one ECN field for one peer leave in one
+//!   system call (UDP GSO), through the socket of the endpoint's family, from the pinned source;
 //! 4 `flush` ends the wait.
 
 use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use crate::aead::TAG_SIZE;
+use crate::ecn;
 use crate::endpoint::Endpoint;
 use crate::engine::Engine;
 use crate::events::Event;
@@ -42,12 +43,14 @@ pub struct Sender {
     batch: Option<Batch>,
 }
 
-/// What waits: datagrams of one size (the last may be shorter) from `start` to `position`.
+/// What waits: datagrams of one size (the last may be shorter) and of one traffic class, from
+/// `start` to `position`.
 struct Batch {
     peer: Arc<Peer>,
     start: usize,
     size: usize,
     room: usize,
+    traffic_class: u8,
 }
 
 impl Sender {
@@ -77,6 +80,8 @@ impl Sender {
         now_ns: u64,
     ) {
         let packet = self.position + HEADER_SIZE;
+        // The two bits and no more: the DSCP would tell a stranger what is inside.
+        let traffic_class = ecn::of(&self.arena[packet..packet + length]);
         let padding = padding(length, engine.mtu());
         let end = packet + length + padding + TAG_SIZE;
         self.arena[packet + length..end - TAG_SIZE].fill(0);
@@ -87,15 +92,25 @@ impl Sender {
         header[4..8].copy_from_slice(&session.keypair.remote_index.to_le_bytes());
         header[8..].copy_from_slice(&counter.to_le_bytes());
         session.keypair.sealer.seal(counter, sealed);
-        self.append(engine, peer, end, now_ns);
+        self.append(engine, peer, end, traffic_class, now_ns);
     }
 
     /// Let the datagram from `position` to `end` wait with its like.
-    fn append(&mut self, engine: &Engine, peer: &Arc<Peer>, end: usize, now_ns: u64) {
+    fn append(
+        &mut self,
+        engine: &Engine,
+        peer: &Arc<Peer>,
+        end: usize,
+        traffic_class: u8,
+        now_ns: u64,
+    ) {
         let start = self.position;
         let size = end - start;
         let fits = self.batch.as_ref().is_some_and(|batch| {
-            Arc::ptr_eq(&batch.peer, peer) && size <= batch.size && size <= batch.room
+            Arc::ptr_eq(&batch.peer, peer)
+                && traffic_class == batch.traffic_class
+                && size <= batch.size
+                && size <= batch.room
         });
         if !fits {
             if let Some(batch) = self.batch.take() {
@@ -106,6 +121,7 @@ impl Sender {
                 start,
                 size,
                 room: MAX_DATAGRAMS_SIZE.min(size.saturating_mul(engine.max_segments(peer))),
+                traffic_class,
             });
         }
         self.position = end;
@@ -149,7 +165,7 @@ impl Batch {
             return;
         };
         let error = if datagrams.len() > self.size {
-            match engine.send_segments(datagrams, self.size, &endpoint) {
+            match engine.send_segments(datagrams, self.size, &endpoint, self.traffic_class) {
                 Ok(()) => {
                     let counters = &mut self.peer.state.lock().counters;
                     counters.sent_bytes += datagrams.len() as u64;
@@ -170,7 +186,7 @@ impl Batch {
         let mut are_all_sent = true;
         let (mut sent_bytes, mut sent_packets) = (0, 0);
         for datagram in datagrams.chunks(self.size) {
-            if engine.transmit(&self.peer, datagram, now_ns) {
+            if engine.transmit(&self.peer, datagram, self.traffic_class, now_ns) {
                 sent_bytes += datagram.len() as u64;
                 sent_packets += 1;
             } else {
@@ -215,13 +231,13 @@ impl Peer {
 
 impl Engine {
     /// Send a datagram to the peer's endpoint; false if it has none or it failed.
-    pub fn transmit(&self, peer: &Peer, datagram: &[u8], now_ns: u64) -> bool {
+    pub fn transmit(&self, peer: &Peer, datagram: &[u8], traffic_class: u8, now_ns: u64) -> bool {
         let endpoint = peer.state.lock().endpoint;
         let Some(endpoint) = endpoint else {
             self.drops.no_endpoint.count();
             return false;
         };
-        match self.send_to(&endpoint, datagram) {
+        match self.send_to(&endpoint, datagram, traffic_class) {
             Err(error) => {
                 peer.note_send_failed(&error, 1, now_ns);
                 false
@@ -241,17 +257,24 @@ impl Engine {
     /// Send a datagram; return the endpoint that worked. A pinned source that is no longer ours is
     /// left out if that helps. Errors are counted as drops: EAFNOSUPPORT without a socket of the
     /// endpoint's family.
-    pub fn send_to(&self, endpoint: &Endpoint, datagram: &[u8]) -> io::Result<Endpoint> {
+    pub fn send_to(
+        &self,
+        endpoint: &Endpoint,
+        datagram: &[u8],
+        traffic_class: u8,
+    ) -> io::Result<Endpoint> {
         let sockets = self.senders.read();
         let Some(socket) = sockets.of(endpoint) else {
             self.drops.no_socket.count();
             return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
         };
-        let sent = match socket.send(datagram, endpoint) {
+        let sent = match socket.send(datagram, endpoint, traffic_class) {
             Ok(()) => Ok(*endpoint),
             Err(error) if endpoint.source.is_some() && !is_not_the_source(&error) => {
                 let without = endpoint.without_source();
-                socket.send(datagram, &without).map(|()| without)
+                socket
+                    .send(datagram, &without, traffic_class)
+                    .map(|()| without)
             }
             Err(error) => Err(error),
         };
@@ -261,9 +284,15 @@ impl Engine {
         sent
     }
 
-    fn send_segments(&self, datagrams: &[u8], size: usize, endpoint: &Endpoint) -> io::Result<()> {
+    fn send_segments(
+        &self,
+        datagrams: &[u8],
+        size: usize,
+        endpoint: &Endpoint,
+        traffic_class: u8,
+    ) -> io::Result<()> {
         match self.senders.read().of(endpoint) {
-            Some(socket) => socket.send_segments(datagrams, size, endpoint),
+            Some(socket) => socket.send_segments(datagrams, size, endpoint, traffic_class),
             None => Err(ErrorKind::NotConnected.into()), // counted one by one
         }
     }

@@ -12,7 +12,8 @@ use libc::{c_int, c_void, cmsghdr, iovec, mmsghdr, msghdr, socklen_t};
 use crate::endpoint::{Endpoint, Source};
 use crate::io::{MESSAGES, Message, Received, Socket};
 
-/// Room for the ancillary data of one message: a segment size and an address, with some to spare.
+/// Room for the ancillary data of one message: a segment size, an address and a traffic class, with
+/// some to spare.
 const CONTROL_SIZE: usize = 128;
 
 /// As the kernel wants it aligned.
@@ -42,6 +43,7 @@ impl DescriptorSocket {
         bytes: &[u8],
         segment_size: Option<u16>,
         endpoint: &Endpoint,
+        traffic_class: u8,
     ) -> io::Result<()> {
         let (mut address, address_length) = to_raw(&endpoint.address);
         let mut control = Control([0; CONTROL_SIZE]);
@@ -59,6 +61,14 @@ impl DescriptorSocket {
         let mut used = 0;
         if let Some(source) = &endpoint.source {
             used = put_source(&mut control, used, source);
+        }
+        if traffic_class != 0 {
+            let (level, kind) = if self.is_ipv6 {
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS)
+            } else {
+                (libc::IPPROTO_IP, libc::IP_TOS)
+            };
+            used = put(&mut control, used, level, kind, &c_int::from(traffic_class));
         }
         if let Some(size) = segment_size {
             used = put(&mut control, used, libc::SOL_UDP, libc::UDP_SEGMENT, &size);
@@ -92,13 +102,19 @@ impl Socket for DescriptorSocket {
         self.max_segments
     }
 
-    fn send(&self, datagram: &[u8], endpoint: &Endpoint) -> io::Result<()> {
-        self.send_message(datagram, None, endpoint)
+    fn send(&self, datagram: &[u8], endpoint: &Endpoint, traffic_class: u8) -> io::Result<()> {
+        self.send_message(datagram, None, endpoint, traffic_class)
     }
 
-    fn send_segments(&self, datagrams: &[u8], size: usize, endpoint: &Endpoint) -> io::Result<()> {
+    fn send_segments(
+        &self,
+        datagrams: &[u8],
+        size: usize,
+        endpoint: &Endpoint,
+        traffic_class: u8,
+    ) -> io::Result<()> {
         let size = u16::try_from(size).map_err(|_| io::Error::from_raw_os_error(libc::EMSGSIZE))?;
-        self.send_message(datagrams, Some(size), endpoint)
+        self.send_message(datagrams, Some(size), endpoint, traffic_class)
     }
 
     fn receive(&self, received: &mut Received) -> io::Result<()> {
@@ -139,15 +155,16 @@ impl Socket for DescriptorSocket {
         received.messages.clear();
         for (header, address) in headers.iter().zip(&addresses).take(count as usize) {
             let length = header.msg_len as usize;
-            let (source, segment_size) = read_control(&header.msg_hdr);
+            let control = read_control(&header.msg_hdr);
             let known = from_raw(address);
             received.messages.push(Message {
                 length,
-                segment_size: segment_size.unwrap_or(length),
+                segment_size: control.segment_size.unwrap_or(length),
                 source: Endpoint {
                     address: known.unwrap_or(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, 0).into()),
-                    source,
+                    source: control.source,
                 },
+                traffic_class: control.traffic_class,
                 // Of another family than the socket's: cannot be, and is then of no use.
                 is_truncated: header.msg_hdr.msg_flags & libc::MSG_TRUNC != 0 || known.is_none(),
             });
@@ -242,9 +259,17 @@ fn put_source(control: &mut Control, used: usize, source: &Source) -> usize {
     }
 }
 
-/// What the kernel says of a received message: the address it came to, and the segment size.
-fn read_control(header: &msghdr) -> (Option<Source>, Option<usize>) {
-    let (mut source, mut size) = (None, None);
+/// What the kernel says of a received message.
+#[derive(Default)]
+struct Ancillary {
+    /// The address it came to.
+    source: Option<Source>,
+    segment_size: Option<usize>,
+    traffic_class: u8,
+}
+
+fn read_control(header: &msghdr) -> Ancillary {
+    let mut read = Ancillary::default();
     // SAFETY: the kernel has filled in `msg_control` and `msg_controllen`; the macros stay within,
     // and a value is read only from a message that is long enough for it.
     unsafe {
@@ -255,11 +280,18 @@ fn read_control(header: &msghdr) -> (Option<Source>, Option<usize>) {
             match (control.cmsg_level, control.cmsg_type) {
                 (libc::SOL_UDP, libc::UDP_GRO) if has(size_of::<c_int>()) => {
                     let segment: c_int = read_unaligned(data.cast());
-                    size = usize::try_from(segment).ok().filter(|size| *size > 0);
+                    read.segment_size = usize::try_from(segment).ok().filter(|size| *size > 0);
+                }
+                (libc::IPPROTO_IP, libc::IP_TOS) if has(size_of::<u8>()) => {
+                    read.traffic_class = *data; // one byte, although it is set as an int
+                }
+                (libc::IPPROTO_IPV6, libc::IPV6_TCLASS) if has(size_of::<c_int>()) => {
+                    let class: c_int = read_unaligned(data.cast());
+                    read.traffic_class = class as u8;
                 }
                 (libc::IPPROTO_IP, libc::IP_PKTINFO) if has(size_of::<libc::in_pktinfo>()) => {
                     let information: libc::in_pktinfo = read_unaligned(data.cast());
-                    source = Some(Source {
+                    read.source = Some(Source {
                         // Not the header's destination: a broadcast is no source.
                         address: Ipv4Addr::from(information.ipi_spec_dst.s_addr.to_ne_bytes())
                             .into(),
@@ -268,7 +300,7 @@ fn read_control(header: &msghdr) -> (Option<Source>, Option<usize>) {
                 }
                 (libc::IPPROTO_IPV6, libc::IPV6_PKTINFO) if has(size_of::<libc::in6_pktinfo>()) => {
                     let information: libc::in6_pktinfo = read_unaligned(data.cast());
-                    source = Some(Source {
+                    read.source = Some(Source {
                         address: Ipv6Addr::from(information.ipi6_addr.s6_addr).into(),
                         interface_index: information.ipi6_ifindex as u32,
                     });
@@ -278,7 +310,7 @@ fn read_control(header: &msghdr) -> (Option<Source>, Option<usize>) {
             message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    (source, size)
+    read
 }
 
 // -- socket addresses ----------------------------------------------------------------------------

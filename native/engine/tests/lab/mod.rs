@@ -114,14 +114,14 @@ impl Socket for MemorySocket {
         64
     }
 
-    fn send(&self, datagram: &[u8], _: &Endpoint) -> io::Result<()> {
+    fn send(&self, datagram: &[u8], _: &Endpoint, _: u8) -> io::Result<()> {
         self.sent
             .lock()
             .push((datagram.to_vec(), datagram.len().max(1)));
         Ok(())
     }
 
-    fn send_segments(&self, datagrams: &[u8], size: usize, _: &Endpoint) -> io::Result<()> {
+    fn send_segments(&self, datagrams: &[u8], size: usize, _: &Endpoint, _: u8) -> io::Result<()> {
         if let Some(number) = *self.refuses_segments.lock() {
             return Err(io::Error::from_raw_os_error(number));
         }
@@ -141,6 +141,7 @@ impl Socket for MemorySocket {
                 length: bytes.len(),
                 segment_size,
                 source: endpoint(),
+                traffic_class: 0,
                 is_truncated,
             });
         }
