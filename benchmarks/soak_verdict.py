@@ -2,7 +2,7 @@
 
 import itertools
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
 from typing import Final
@@ -77,12 +77,26 @@ class Events:
     tracebacks: int
 
 
-def check(samples: Sequence[Sample], warm_up_seconds: float, events: Events) -> list[Check]:
-    """Return everything that must hold; raises ValueError if there are too few samples."""
+def check(
+    samples: Sequence[Sample],
+    warm_up_seconds: float,
+    events: Events,
+    ends: Collection[str] = ENDS,
+) -> list[Check]:
+    """Return everything that must hold; raises ValueError if there are too few samples.
+
+    Only `ends` are judged: what another implementation's daemon needs is shown.
+    """
     measured = _judged(samples, warm_up_seconds)
     if not is_enough(samples, warm_up_seconds):
         raise ValueError(f"{len(measured)} samples after the warm-up are too few")
-    course = [*(entry for end in ENDS for entry in _of_end(end, measured)), *_round_trips(measured)]
+    course = []
+    for end in ENDS:
+        of_end = list(_of_end(end, measured))
+        if end not in ends:
+            of_end = [replace(entry, allowed="not judged: not wgd", holds=True) for entry in of_end]
+        course += of_end
+    course += _round_trips(measured)
     if measured[-1].seconds - measured[0].seconds < LEAST_JUDGED_SECONDS:
         course = [replace(entry, allowed=_NOT_JUDGED, holds=True) for entry in course]
     return [*course, *_counted(samples, events)]

@@ -63,6 +63,16 @@ def test_a_leak_of_two_mebibytes_an_hour_is_seen_through_the_noise() -> None:
     assert failed(samples) == ["right: growth of RSS"]
 
 
+def test_another_implementation_is_shown_and_not_judged() -> None:
+    samples = [
+        replace(sample, right=replace(sample.right, rss_kib=number * 500))
+        for number, sample in enumerate(hour())
+    ]
+    checks = check(samples, 600, NOTHING_WRONG, ["left"])
+    assert all(entry.holds for entry in checks)
+    assert {entry.allowed for entry in checks if "right" in entry.name} == {"not judged: not wgd"}
+
+
 def test_what_grows_in_the_warm_up_only_is_no_leak() -> None:
     samples = [
         replace(sample, left=replace(sample.left, rss_kib=54_000 - max(0, 19 - number) * 1500))

@@ -93,7 +93,7 @@ def names_host(endpoint: str) -> bool:
 class _PeerSection:
     line_number: int
     public_key: bytes | None = None
-    preshared_key: bytes | None = None
+    preshared_key: bytes | None = field(default=None, repr=False)
     endpoint: Endpoint | None = None
     endpoint_host: str | None = None
     persistent_keepalive_seconds: int | None = None

@@ -13,7 +13,7 @@ from wgd.ctl.errors import UsageError, ValueTextError
 class _Peer:
     public_key: bytes
     remove: bool = False
-    preshared_key: bytes | None = None
+    preshared_key: bytes | None = field(default=None, repr=False)
     endpoint: Endpoint | None = None
     persistent_keepalive_seconds: int | None = None
     replace_allowed_ips: bool = False

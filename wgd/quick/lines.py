@@ -29,6 +29,9 @@ class Line(NamedTuple):
     key: bytes
     value: bytes
 
+    def __repr__(self) -> str:
+        return f"Line(number={self.number}, key={self.key!r})"  # its text may be a private key
+
 
 def read(data: bytes) -> Iterator[Line]:
     """Yield the lines of a file, beginning with number 1."""
