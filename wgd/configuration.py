@@ -4,6 +4,7 @@ A change is parsed and checked whole before anything is applied; a state is a co
 Keys are 32 raw bytes and never appear in a repr.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -85,9 +86,12 @@ class PeerState:
 
 @dataclass(frozen=True, slots=True)
 class DeviceState:
-    """A consistent snapshot of a device; peers are in the order they were added."""
+    """A consistent snapshot of a device; peers are in the order they were added.
+
+    They need not be made before they are looked at: there may be very many.
+    """
 
     private_key: bytes = field(default=NO_KEY, repr=False)
     listen_port: int = 0
     fwmark: int = 0
-    peers: tuple[PeerState, ...] = ()
+    peers: Sequence[PeerState] = ()

@@ -172,6 +172,7 @@ class _Daemon:
             while not (reason := await self._ended or self._end_signal):
                 # What would end us from here on waits for the next program, across the exec.
                 signal.pthread_sigmask(signal.SIG_BLOCK, _END_SIGNALS)
+                await recorder.settle()
                 try:
                     named = succession.hand_over(tun, self._socket_file, recorder, self._janitor)
                 except OSError as error:
@@ -255,7 +256,7 @@ class _Daemon:
         recorder = Recorder(self._loop, tunnel)
         opened.callback(recorder.close)
         device = ManagedTunnel(recorder, tun.name, self._logs)
-        is_configured = succession.restore(device)
+        is_configured = await succession.restore(device)
 
         await self._serve_uapi(opened, device, tun.name)
         write_name_file(options.interface, tun.name)

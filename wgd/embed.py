@@ -115,6 +115,10 @@ class EmbeddedTunnel:
         """Apply a change whole, or raise ConfigurationError and change nothing."""
         self._tunnel.set(change)
 
+    async def apply(self, change: DeviceChange) -> None:
+        """As `set`, but while the loop does other work: for changes of thousands of peers."""
+        await self._tunnel.apply(change)
+
     async def stop(self) -> None:
         """End the sessions and give everything back; once or more."""
         await self._opened.aclose()

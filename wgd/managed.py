@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import os
 from collections.abc import Collection
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from wgd import __version__
@@ -16,13 +17,19 @@ class WatchedTunnel(Protocol):
     """What is needed of a tunnel."""
 
     def get(self) -> DeviceState:
-        """Return a consistent snapshot."""
+        """Return a consistent snapshot, made at once."""
+
+    def reading(self) -> AbstractAsyncContextManager[DeviceState]:
+        """Give a consistent snapshot whose peers are made when they are looked at."""
 
     def has_peers(self, public_keys: Collection[bytes]) -> bool:
         """Whether each of these keys is a peer's."""
 
     def set(self, change: DeviceChange) -> None:
-        """Apply `change` whole; raises ConfigurationError when none of it was applied."""
+        """Apply `change` at once; raises ConfigurationError when none of it was applied."""
+
+    async def apply(self, change: DeviceChange) -> None:
+        """As `set`, but while the loop does other work."""
 
     def status(self) -> DeviceStatus:
         """Return all that the tunnel knows of what it is doing."""
@@ -53,16 +60,24 @@ class ManagedTunnel:
         self._logs = logs
 
     def get(self) -> DeviceState:
-        """Return a consistent snapshot."""
+        """Return a consistent snapshot, made at once."""
         return self._tunnel.get()
+
+    def reading(self) -> AbstractAsyncContextManager[DeviceState]:
+        """Give a consistent snapshot whose peers are made when they are looked at."""
+        return self._tunnel.reading()
 
     def has_peers(self, public_keys: Collection[bytes]) -> bool:
         """Whether each of these keys is a peer's."""
         return self._tunnel.has_peers(public_keys)
 
     def set(self, change: DeviceChange) -> None:
-        """Apply `change` whole; raises ConfigurationError when none of it was applied."""
+        """Apply `change` at once; raises ConfigurationError when none of it was applied."""
         self._tunnel.set(change)
+
+    async def apply(self, change: DeviceChange) -> None:
+        """As `set`, but while the loop does other work."""
+        await self._tunnel.apply(change)
 
     def status(self) -> DeviceStatus:
         """Return the tunnel's status with interface, version, process id and log level."""
@@ -74,7 +89,7 @@ class ManagedTunnel:
             log_level="" if self._logs is None else self._logs.level,
         )
 
-    def control(self, change: ControlChange) -> None:
+    async def control(self, change: ControlChange) -> None:
         """Apply `change` whole, or raise ConfigurationError and change nothing.
 
         ENOENT: a public key is no peer's; EOPNOTSUPP: there is no log of ours. A log level is one
@@ -85,12 +100,14 @@ class ManagedTunnel:
                 errno.EOPNOTSUPP, "the log belongs to the program this tunnel is in"
             )
         if change.endpoint_hosts:
-            self._set_endpoint_hosts(dict(change.endpoint_hosts))
+            await self._tunnel.apply(await self._endpoint_hosts(dict(change.endpoint_hosts)))
         if change.log_level is not None and self._logs is not None:
             self._logs.set_level(change.log_level)
 
-    def _set_endpoint_hosts(self, hosts: dict[bytes, str]) -> None:
-        if not self._tunnel.has_peers(hosts):
+    async def _endpoint_hosts(self, hosts: dict[bytes, str]) -> DeviceChange:
+        async with self._tunnel.reading():  # not in the middle of a change
+            has_peers = self._tunnel.has_peers(hosts)
+        if not has_peers:
             raise ConfigurationError(
                 errno.ENOENT, "the public key of an endpoint_host must be a peer's"
             )
@@ -98,4 +115,4 @@ class ManagedTunnel:
             PeerChange(public_key, update_only=True, endpoint_host=host)
             for public_key, host in hosts.items()
         )
-        self._tunnel.set(DeviceChange(peers=peers))
+        return DeviceChange(peers=peers)

@@ -2,6 +2,10 @@
 
 It keeps the one timer the device asks for, hands over what the data plane reports, and owns the
 UDP sockets, which come and go with the link. Everything runs on the loop's thread and never waits.
+
+What takes long with thousands of peers is done in slices, and the loop does other work in between:
+a change with `apply`, a snapshot with `reading`, one after the other. `set` and `get` do the same
+at once; what is under way is then finished first, so that nobody sees, or gets, a half.
 """
 
 import asyncio
@@ -12,16 +16,23 @@ import math
 import os
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Collection,
+    Generator,
+    Iterable,
+    Sequence,
+)
 from dataclasses import replace
 from typing import Final, Protocol
 
 from wgd.addresses import Endpoint
 from wgd.clock import Clock
 from wgd.configuration import DeviceChange, DeviceState
-from wgd.constants import MILLISECOND_NS, REJECT_AFTER_TIME_NS, SECOND_NS
-from wgd.core.device import Device
-from wgd.dataplane.interface import DatagramSocket, DataPlane, OffloadOff, Report, TunClosed
+from wgd.constants import MILLISECOND_NS, SECOND_NS
+from wgd.core.device import Device, Slices, finish
+from wgd.dataplane.interface import DatagramSocket, DataPlane, OffloadOff, PeerId, Report, TunClosed
 from wgd.errors import ConfigurationError
 from wgd.noise.handshake import KeyLog
 from wgd.resolver import GetAddrInfo, Resolver
@@ -34,8 +45,10 @@ _HANDSHAKES_PER_TURN: Final = 16
 """How many of each are handled before the loop may see to something else."""
 
 _MAX_ROUTE_CHECKS: Final = 64
+_ROUTE_CHECKS_PER_TURN: Final = 16
+_PEERS_PER_ROUTE_CHECK: Final = 2048
 """How many pinned sources are looked at after a route change, half a millisecond each; the others
-are dropped."""
+are dropped. So many are looked at, of so many peers, before the loop may see to something else."""
 
 REBIND_PAUSE_SECONDS: Final = 1.0
 MAX_REBIND_PAUSE_SECONDS: Final = 60.0
@@ -107,6 +120,13 @@ class Tunnel:
         self._link_is_up = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns: int | None = None
+        self._route_check: asyncio.Handle | None = None
+        self._routes_have_changed = False
+        """Whether they have since the check under way began."""
+        self._turn = asyncio.Lock()
+        """Held by who changes or reads the configuration in slices."""
+        self._finish_it: Callable[[], None] | None = None
+        """Does at once what is left of that."""
         self._rebind_timer: asyncio.TimerHandle | None = None
         self._rebind_pause_seconds = REBIND_PAUSE_SECONDS
         self._suspended_ns = self._time_suspended()
@@ -118,8 +138,12 @@ class Tunnel:
         self._loop.remove_reader(self._dataplane.event_fd())
         self._events.clear()
         self._resolver.close()
+        self._finish_under_way()
         self.link_changed(False)
+        self._device.tell_all(self._clock.now())
         self._cancel_rebind()
+        if self._route_check is not None:
+            self._route_check.cancel()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -127,8 +151,28 @@ class Tunnel:
     # -- configuration -----------------------------------------------------------------------------
 
     def get(self) -> DeviceState:
-        """Return a consistent snapshot."""
+        """Return a consistent snapshot, made at once."""
+        self._finish_under_way()
         return self._device.state()
+
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[DeviceState]:
+        """Give a consistent snapshot whose peers are made when they are looked at.
+
+        As long as it is in use, changes wait: look at some peers, let the loop do other work, and
+        go on.
+        """
+        async with self._turn:
+            peers = self._device.peer_states()
+            self._finish_it = peers.complete
+            try:
+                yield replace(self._device.settings(), peers=peers)
+            finally:
+                self._finish_it = None
+
+    def settings(self) -> DeviceState:
+        """Return the device's own values, without its peers."""
+        return self._device.settings()
 
     def has_peers(self, public_keys: Collection[bytes]) -> bool:
         """Whether each of these keys is a peer's."""
@@ -149,7 +193,53 @@ class Tunnel:
         )
 
     def set(self, change: DeviceChange) -> None:
-        """Apply a change whole, or raise ConfigurationError and change nothing.
+        """Apply a change whole and at once, or raise ConfigurationError and change nothing."""
+        self._finish_under_way()
+        self._finish_change(self._begin(change))
+
+    async def apply(self, change: DeviceChange) -> None:
+        """As `set`, but in slices, when those before us are done.
+
+        Once begun it is applied whole; who is cancelled while it waits blocks until that is done.
+        """
+        async with self._turn:
+            slices = self._begin(change)
+            self._finish_it = lambda: self._finish_change(slices)
+            try:
+                while True:
+                    if not self._do_slice(slices):
+                        break
+                    await asyncio.sleep(0)
+            finally:
+                self._finish_change(slices)
+                self._finish_it = None
+
+    def wake(self, public_keys: Iterable[bytes]) -> None:
+        """Have sessions with these peers, and soon."""
+        self._device.wake(public_keys, self._clock.now())
+        self._rearm()
+
+    def _finish_under_way(self) -> None:
+        if self._finish_it is not None:
+            self._finish_it()
+
+    def _do_slice(self, slices: Slices) -> bool:
+        """Do one slice; whether there may be more."""
+        try:
+            slices.send(self._clock.now())
+        except StopIteration:
+            return False
+        self._rearm()
+        return True
+
+    def _finish_change(self, slices: Slices) -> None:
+        finish(slices, self._clock.now())
+        if self._sockets:  # else nothing has changed: sessions outlive sockets that are waited for
+            self._follow_link()
+        self._rearm()
+
+    def _begin(self, change: DeviceChange) -> Slices:
+        """Begin to apply a change, or raise ConfigurationError and change nothing.
 
         What can fail comes first: a new port is bound before the old one is given up.
         """
@@ -171,10 +261,10 @@ class Tunnel:
                 self._device.sockets_replaced(self._clock.now())
         elif fwmark != state.fwmark:
             self._set_fwmark(fwmark, state.fwmark)
-        self._device.configure(change, self._clock.now())
-        if self._sockets:  # else nothing has changed: sessions outlive sockets that are waited for
-            self._follow_link()
-        self._rearm()
+        now = self._clock.now()
+        slices = self._device.configure_in_slices(change, now)
+        next(slices, None)
+        return slices
 
     def _set_fwmark(self, fwmark: int, previous: int) -> None:
         try:
@@ -253,10 +343,7 @@ class Tunnel:
             self._device.sockets_replaced(now)
         self._follow_link()
         self._device.network_changed((), now)
-        for peer in self._device.peer_ids():
-            heard_ns = self._dataplane.stamps(peer).last_received_ns
-            if heard_ns and now.boot_ns - heard_ns < REJECT_AFTER_TIME_NS:
-                self._dataplane.send_keepalive(peer)
+        self._device.greet(now)
         self._timer_ns = None  # after a sleep the loop's timer is late
         self._rearm()
 
@@ -293,11 +380,33 @@ class Tunnel:
 
         What could not be sent before may be sent now.
         """
+        self._routes_have_changed = True
+        if self._route_check is None:
+            self._check_routes(self._find_moved())
+
+    def _check_routes(self, search: Generator[None, None, Collection[PeerId]]) -> None:
+        """Search on for a slice; when the search is over, act."""
+        self._route_check = None
+        try:
+            next(search)
+        except StopIteration as found:
+            self._device.network_changed(found.value, self._clock.now())
+            self._rearm()
+            search = self._find_moved()
+            if not self._routes_have_changed:
+                return
+        self._route_check = self._loop.call_soon(self._check_routes, search)
+
+    def _find_moved(self) -> Generator[None, None, Collection[PeerId]]:
+        """Return the peers whose pinned source does not lead to them any more; yields at times."""
+        self._routes_have_changed = False
         fwmark = self._device.settings().fwmark
         verdicts: dict[tuple[object, ...], bool] = {}
         moved = set()
-        for peer in self._device.peer_ids():
-            endpoint = self._dataplane.endpoint(peer)
+        for number, peer in enumerate(self._device.peer_ids(), 1):
+            if number % _PEERS_PER_ROUTE_CHECK == 0:
+                yield
+            endpoint = self._device.endpoint(peer)
             if endpoint is None or endpoint.source is None:
                 continue
             question = (endpoint.host, endpoint.scope_id, endpoint.source)
@@ -306,10 +415,11 @@ class Tunnel:
                     self._dataplane.clear_source(peer)
                     continue
                 verdicts[question] = self._source_is_valid(endpoint, fwmark)
-            if not verdicts[question]:
+                if len(verdicts) % _ROUTE_CHECKS_PER_TURN == 0:
+                    yield
+            if not verdicts.get(question, True):
                 moved.add(peer)
-        self._device.network_changed(moved, self._clock.now())
-        self._rearm()
+        return moved
 
     def woke_up(self) -> None:
         """The system was suspended, or its clock was set: look at everything now.

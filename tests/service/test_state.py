@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import random
-from collections.abc import Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -154,15 +154,25 @@ class FakeDevice:
     def get(self) -> DeviceState:
         return self.state
 
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[DeviceState]:
+        yield self.state
+
+    def settings(self) -> DeviceState:
+        return self.state
+
     def has_peers(self, public_keys: Collection[bytes]) -> bool:
         return {peer.public_key for peer in self.state.peers}.issuperset(public_keys)
 
     def status(self) -> DeviceStatus:
         return DeviceStatus("wg0")
 
-    def control(self, change: ControlChange) -> None:
+    async def control(self, change: ControlChange) -> None:
         for public_key, host in change.endpoint_hosts:
             self.hosts[public_key] = host
+
+    async def apply(self, change: DeviceChange) -> None:
+        self.set(change)
 
     def set(self, change: DeviceChange) -> None:
         if change.fwmark == 0xBAD:
@@ -218,7 +228,7 @@ def peer(n: int) -> PeerChange:
 
 async def restored(state: StateFile) -> FakeDevice:
     device = FakeDevice()
-    restore(again(state), device)
+    await restore(again(state), device)
     return device
 
 
@@ -310,7 +320,7 @@ def test_who_had_a_session_is_told(state: StateFile) -> None:
         )
         recorder.finish(state, now)
         successor = FakeDevice()
-        assert restore(again(state), successor) == (key(1), key(2))
+        assert await restore(again(state), successor) == (key(1), key(2))
         assert [one.public_key for one in successor.state.peers] == [key(n) for n in ages]
 
     asyncio.run(scenario())
@@ -342,7 +352,7 @@ def test_a_message_not_understood_is_left_out_and_logged(
     rubbish: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     device = FakeDevice()
-    restore(b"set=1\nfwmark=1\n\n" + rubbish + b"set=1\nlisten_port=5\n\n", device)
+    asyncio.run(restore(b"set=1\nfwmark=1\n\n" + rubbish + b"set=1\nlisten_port=5\n\n", device))
     assert (device.state.fwmark, device.state.listen_port) == (1, 5)
     assert ("state_refused" in caplog.text) == (not rubbish.startswith(b"sessions"))
 

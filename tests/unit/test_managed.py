@@ -1,8 +1,10 @@
 """A tunnel with what its process knows: a complete status, and `control` whole or not at all."""
 
+import asyncio
+import contextlib
 import errno
 import os
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 
 import pytest
 
@@ -39,6 +41,13 @@ class FakeTunnel:
             raise self.set_error
         self.changes.append(change)
 
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[DeviceState]:
+        yield DeviceState()
+
+    async def apply(self, change: DeviceChange) -> None:
+        self.set(change)
+
     def status(self) -> DeviceStatus:
         return DeviceStatus("", listen_port=7, mtu=1420)
 
@@ -68,7 +77,7 @@ def test_get_and_set_are_the_tunnels() -> None:
 def test_level_and_hosts_are_changed_and_the_last_host_counts() -> None:
     tunnel, log = FakeTunnel(), FakeLog()
     hosts = ((KEY, "a:1"), (OTHER, "b:1"), (KEY, "c:1"))
-    ManagedTunnel(tunnel, "wg7", log).control(ControlChange("info", hosts))
+    asyncio.run(ManagedTunnel(tunnel, "wg7", log).control(ControlChange("info", hosts)))
     assert log.level == "info"
     (change,) = tunnel.changes
     assert set(change.peers) == {
@@ -82,7 +91,7 @@ def test_for_a_host_the_configuration_with_its_secrets_is_not_copied(
 ) -> None:
     tunnel = FakeTunnel()
     monkeypatch.setattr(tunnel, "get", lambda: pytest.fail("all peers were copied"))
-    ManagedTunnel(tunnel, "wg7").control(ControlChange(endpoint_hosts=((KEY, "a:1"),)))
+    asyncio.run(ManagedTunnel(tunnel, "wg7").control(ControlChange(endpoint_hosts=((KEY, "a:1"),))))
     assert [peer.public_key for change in tunnel.changes for peer in change.peers] == [KEY]
 
 
@@ -90,7 +99,7 @@ def test_an_unknown_peer_is_enoent_and_changes_nothing() -> None:
     tunnel, log = FakeTunnel(), FakeLog()
     managed = ManagedTunnel(tunnel, "wg7", log)
     with pytest.raises(ConfigurationError) as caught:
-        managed.control(ControlChange("info", ((KEY, "a:1"), (STRANGER, "a:1"))))
+        asyncio.run(managed.control(ControlChange("info", ((KEY, "a:1"), (STRANGER, "a:1")))))
     assert caught.value.errno == errno.ENOENT
     assert (tunnel.changes, log.level) == ([], "error")
 
@@ -99,7 +108,9 @@ def test_a_tunnel_that_refuses_leaves_the_level_alone() -> None:
     tunnel, log = FakeTunnel(), FakeLog()
     tunnel.set_error = ConfigurationError(errno.EINVAL, "no")
     with pytest.raises(ConfigurationError):
-        ManagedTunnel(tunnel, "wg7", log).control(ControlChange("info", ((KEY, "a:1"),)))
+        asyncio.run(
+            ManagedTunnel(tunnel, "wg7", log).control(ControlChange("info", ((KEY, "a:1"),)))
+        )
     assert log.level == "error"
 
 
@@ -108,8 +119,8 @@ def test_without_a_log_of_its_own_the_level_cannot_be_changed_but_hosts_can() ->
     managed = ManagedTunnel(tunnel, "wg7")
     assert managed.status().log_level == ""
     with pytest.raises(ConfigurationError) as caught:
-        managed.control(ControlChange("info", ((KEY, "a:1"),)))
+        asyncio.run(managed.control(ControlChange("info", ((KEY, "a:1"),))))
     assert caught.value.errno == errno.EOPNOTSUPP
     assert tunnel.changes == []
-    managed.control(ControlChange(endpoint_hosts=((KEY, "a:1"),)))
+    asyncio.run(managed.control(ControlChange(endpoint_hosts=((KEY, "a:1"),))))
     assert len(tunnel.changes) == 1

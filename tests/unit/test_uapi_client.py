@@ -814,7 +814,7 @@ def test_what_cannot_be_reached_names_the_device_and_the_cure(
 
 def test_no_key_in_any_repr() -> None:
     shown = get(FULL_ANSWER).shown()
-    device = Device("wg0", Path("/x"), PRIVATE, OTHER_KEY, 1, 0, shown.state.peers)
+    device = Device("wg0", Path("/x"), PRIVATE, OTHER_KEY, 1, 0, tuple(shown.state.peers))
     for key in (PRIVATE, PEER_KEY, OTHER_KEY, PRESHARED):
         for form in (key.hex(), repr(key)[2:-1], base64.b64encode(key).decode()):
             assert form not in repr(device) + repr(shown)

@@ -37,13 +37,14 @@ class PlainDevice:
         self.get_error: Exception | None = None
         self.set_error: Exception | None = None
 
-    def get(self) -> DeviceState:
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncIterator[DeviceState]:
         self.gets += 1
         if self.get_error is not None:
             raise self.get_error
-        return self.state
+        yield self.state
 
-    def set(self, change: DeviceChange) -> None:
+    async def apply(self, change: DeviceChange) -> None:
         if self.set_error is not None:
             raise self.set_error
         self.changes.append(change)
@@ -62,7 +63,7 @@ class FakeDevice(PlainDevice):
             raise self.get_error
         return self.shown
 
-    def control(self, change: ControlChange) -> None:
+    async def control(self, change: ControlChange) -> None:
         if self.set_error is not None:
             raise self.set_error
         self.controls.append(change)

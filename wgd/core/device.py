@@ -4,9 +4,12 @@ A device is driven by a few calls, each with the present `Instant`:
 
   receive_handshake   a message the data plane let through (right length, type and MAC1)
   on_event            what the data plane reports
-  configure           a whole UAPI change;   state: the snapshot for `get`
+  configure           a whole UAPI change, or `configure_in_slices`;   state: the snapshot for `get`
   set_link_up         the interface went up or down;   sockets_replaced: on another port
   on_deadline         when `next_deadline` has come: exactly one timer is ever needed
+
+No call takes long, however many peers there are, but `configure` and the reading of a whole state:
+what concerns all peers is told to them at the deadlines, see `wgd.core.news`.
 
 What leaves the device leaves through the `DataPlane` it was given. Nothing here reads a clock,
 opens a socket or draws its own randomness.
@@ -16,7 +19,7 @@ import base64
 import errno
 import itertools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -24,11 +27,13 @@ from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Instant
 from wgd.configuration import NO_KEY, DeviceChange, DeviceState, PeerChange
 from wgd.constants import MAX_PEERS, REJECT_AFTER_TIME_NS
-from wgd.core.device_status import PeerStatuses, describe
+from wgd.core import news
+from wgd.core.device_status import PeerStates, PeerStatuses, describe
 from wgd.core.endpoints import parse_host
 from wgd.core.handshake_counts import HandshakeCounts
 from wgd.core.index_table import IndexTable
 from wgd.core.locator import LookUp
+from wgd.core.news import News
 from wgd.core.peer import Peer
 from wgd.core.reception import Reception
 from wgd.core.schedule import Schedule
@@ -53,6 +58,17 @@ logger = logging.getLogger(__name__)
 
 PEERS_PER_DEADLINE: Final = 64
 """How many peers act before other work has its turn: some 20 ms if each sends an initiation."""
+
+PEERS_PER_TELLING: Final = 512
+"""How many peers are told of a change before other work has its turn: some 5 ms."""
+
+STEPS_PER_SLICE: Final = 2048
+STEPS_PER_PEER: Final = 8
+"""How much of a change is applied in one slice, some 10 ms: an allowed IP is one step, a peer with
+all else that is said of it is eight."""
+
+Slices = Generator[None, Instant, None]
+"""Work that goes on when it is sent the present time, and stops after each slice."""
 
 
 class Device:
@@ -85,9 +101,17 @@ class Device:
         self._prefix_owners: dict[Prefix, Peer] = {}
         self._indices: IndexTable[Peer] = IndexTable(random)
         self._schedule = Schedule()
+        self._news = News()
+        self._heard_since_ns: int | None = None
+        """Who was heard from since then (boot time) is told that we are awake, until all know."""
         self._counts = HandshakeCounts()
         self._reception = Reception(
-            self._peers, self._indices, dataplane=dataplane, counts=self._counts, random=random
+            self._peers,
+            self._indices,
+            dataplane=dataplane,
+            counts=self._counts,
+            random=random,
+            catch_up=self._catch_up,
         )
 
     # -- configuration -----------------------------------------------------------------------------
@@ -113,23 +137,32 @@ class Device:
                 )
 
     def configure(self, change: DeviceChange, now: Instant) -> None:
+        """Apply `change` at once, and in all else as `configure_in_slices` does."""
+        slices = self.configure_in_slices(change, now)
+        next(slices, None)
+        finish(slices, now)
+
+    def configure_in_slices(self, change: DeviceChange, now: Instant) -> Slices:
         """Apply `change` in the kernel's order: device values, replace_peers, key, then each peer.
 
-        Raises ConfigurationError, with nothing applied, if it asks for too many peers. The caller
-        has bound the port and set the mark that `change` names.
+        A slice is `STEPS_PER_SLICE` steps. Between two of them anything may be called that changes
+        no peer's configuration; whoever reads the state sees what has been applied so far.
+        The first slice raises ConfigurationError, with nothing applied, if there would be too many
+        peers. The caller has bound the port and set the mark that `change` names.
         """
         self.check(change)
         if change.fwmark is not None:
             self._fwmark = change.fwmark
         if change.listen_port is not None:
             self._listen_port = change.listen_port
+        pace = _Pace(now)
         if change.replace_peers:
             for peer in list(self._peers.values()):
-                self._remove_peer(peer)
+                yield from self._remove_peer(peer, pace)
         if change.private_key is not None:
-            self._set_private_key(change.private_key)
+            yield from self._set_private_key(change.private_key, pace)
         for peer_change in change.peers:
-            self._configure_peer(peer_change, now)
+            yield from self._configure_peer(peer_change, pace)
 
     def settings(self) -> DeviceState:
         """Return the device's own values, without its peers."""
@@ -144,6 +177,12 @@ class Device:
     def state(self) -> DeviceState:
         """Return a consistent snapshot, peers in the order they were added."""
         return replace(self.settings(), peers=tuple(peer.state() for peer in self._peers.values()))
+
+    def peer_states(self) -> PeerStates:
+        """Return the peers of `state`, each made when it is looked at. No peer may be removed
+        before `complete` is called or the last was looked at.
+        """
+        return PeerStates(tuple(self._peers.values()))
 
     def status(self, now: Instant) -> DeviceStatus:
         """Return all that the device knows, without any secret; what it does not is left blank.
@@ -171,23 +210,27 @@ class Device:
         """Return the peers as the data plane knows them."""
         return tuple(self._peers_by_id)
 
+    def endpoint(self, peer: PeerId) -> Endpoint | None:
+        """Return where a peer is; None also for one that is there no more."""
+        return self._dataplane.endpoint(peer) if peer in self._peers_by_id else None
+
     def set_link_up(self, is_up: bool, now: Instant) -> None:
         """Start all peers (the sockets are attached), or stop them and forget their sessions."""
         if is_up == self._is_up:
             return
         self._is_up = self._reception.is_open = is_up
-        for peer in self._peers.values():
-            if is_up:
-                peer.start(now)
-            else:
-                peer.stop()
-            self._reschedule(peer)
+        self._tell(self._peers_by_id, news.LINK, now)
 
     def sockets_replaced(self, now: Instant) -> None:
         """The data plane has other sockets, on another port."""
-        for peer in self._peers.values():
-            peer.rebound(now)
-            self._reschedule(peer)
+        self._tell(self._peers_by_id, news.PORT, now)
+
+    def wake(self, public_keys: Iterable[bytes], now: Instant) -> None:
+        """Have sessions with these peers, those that are there and up: send them a keepalive."""
+        for public_key in public_keys:
+            if (peer := self._peers.get(public_key)) is not None:
+                self._catch_up(peer, now)
+                peer.wake()
 
     def resolved(
         self, public_key: bytes, host: str, port: int, found: Sequence[Endpoint], now: Instant
@@ -197,25 +240,73 @@ class Device:
         """
         peer = self._peers.get(public_key)
         if peer is not None and peer.locator.waits_for(host, port):
+            self._catch_up(peer, now)
             peer.initiator.resolved(found, now)
             self._reschedule(peer)
 
     def network_changed(self, moved: Collection[PeerId], now: Instant) -> None:
         """The network under the tunnel has changed; peers that `moved` are reached another way."""
-        for peer in self._peers.values():
-            is_moved = peer.id in moved
-            if is_moved or peer.initiator.waits_for_network:
-                peer.network_changed(now, is_moved=is_moved)
-                self._reschedule(peer)
+        if moved:
+            self._news.note((peer for peer in moved if peer in self._peers_by_id), news.MOVED)
+        self._tell(self._peers_by_id, news.NETWORK, now)
+
+    def greet(self, now: Instant) -> None:
+        """We are reached another way: tell whoever was heard from lately."""
+        self._tell(self._peers_by_id, news.GREETING, now)
 
     def woke_up(self, now: Instant, asleep_ns: int) -> None:
         """The system was suspended for so long (0: only its clock was set)."""
-        heard_since_ns = now.boot_ns - asleep_ns - REJECT_AFTER_TIME_NS
-        for peer in self._peers.values():
-            peer.woke_up(now, heard_since_ns)
-            self._reschedule(peer)
+        if self._heard_since_ns is None:  # else some do not know of the last time yet
+            self._heard_since_ns = now.boot_ns - asleep_ns - REJECT_AFTER_TIME_NS
+        self._tell(self._peers_by_id, news.AWAKE, now)
 
-    def _set_private_key(self, private_key: bytes) -> None:
+    # -- news for all peers ------------------------------------------------------------------------
+
+    def _tell(self, peers: Iterable[PeerId], what: int, now: Instant) -> None:
+        """Tell peers the news: the first of them now, the others at the next deadlines."""
+        self._news.note(peers, what)
+        self._tell_some(now)
+
+    def _tell_some(self, now: Instant) -> None:
+        for peer_id in self._news.next_peers(PEERS_PER_TELLING):
+            self._catch_up(self._peers_by_id[peer_id], now)
+        if not self._news:
+            self._heard_since_ns = None
+
+    def tell_all(self, now: Instant) -> None:
+        """Tell all peers what they have not been told yet: the end has come."""
+        while self._news:
+            self._tell_some(now)
+
+    def _catch_up(self, peer: Peer, now: Instant) -> None:
+        """Tell `peer` what it has not been told yet, before anything else is done with it."""
+        untold = self._news.take(peer.id)
+        if untold == news.NETWORK and not peer.initiator.waits_for_network:
+            return
+        if not untold:
+            return
+        if untold & news.LINK:
+            # It may have gone down and up again since: then nothing outlives that.
+            if peer.is_running:
+                peer.stop()
+            if self._is_up:
+                peer.start(now)
+        if untold & news.IDENTITY:
+            peer.set_identity(self._identity)
+        if untold & news.PORT:
+            peer.rebound(now)
+        if untold & news.AWAKE and self._heard_since_ns is not None:
+            peer.woke_up(now, self._heard_since_ns)
+        is_moved = bool(untold & news.MOVED)
+        if is_moved or (untold & news.NETWORK and peer.initiator.waits_for_network):
+            peer.network_changed(now, is_moved=is_moved)
+        if untold & news.GREETING:
+            peer.greet(now)
+        self._reschedule(peer)
+
+    # -- pieces of a change ------------------------------------------------------------------------
+
+    def _set_private_key(self, private_key: bytes, pace: "_Pace") -> Slices:
         if private_key != NO_KEY:
             private_key = clamp(private_key)
         if private_key == self._private_key:
@@ -228,41 +319,44 @@ class Device:
         else:
             self._dataplane.set_mac1_key(mac1_key(identity.public_key))
             if own := self._peers.get(identity.public_key):
-                self._remove_peer(own)
-        for peer in self._peers.values():
-            peer.set_identity(identity)
-            self._reschedule(peer)
+                yield from self._remove_peer(own, pace)
+        self._tell(self._peers_by_id, news.IDENTITY, pace.now)
 
-    def _configure_peer(self, change: PeerChange, now: Instant) -> None:
+    def _configure_peer(self, change: PeerChange, pace: "_Pace") -> Slices:
         if self._identity is not None and change.public_key == self._identity.public_key:
             # One file may be shared by all nodes; but it may also be a key copied by mistake.
-            self._reception.failures.note(FailureReason.OWN_KEY_AS_PEER, now.wall_ns)
+            self._reception.failures.note(FailureReason.OWN_KEY_AS_PEER, pace.now.wall_ns)
             return
         peer = self._peers.get(change.public_key)
         if change.remove:
             if peer is not None:
-                self._remove_peer(peer)
+                yield from self._remove_peer(peer, pace)
             return
         if peer is None:
             if change.update_only:
                 return
-            peer = self._add_peer(change.public_key, now)
+            peer = self._add_peer(change.public_key, pace.now)
+        else:
+            self._catch_up(peer, pace.now)
         if change.preshared_key is not None:
             peer.set_preshared_key(change.preshared_key)
         if change.endpoint is not None or change.endpoint_host is not None:
             peer.set_endpoint(change.endpoint, change.endpoint_host)
         if change.replace_allowed_ips:
-            for prefix in list(peer.allowed_ips):
-                self._take_prefix(peer, prefix)
+            yield from self._take_all_prefixes(peer, pace)
         for allowed_ip in change.allowed_ips:
             if allowed_ip.remove:
                 self._take_prefix(peer, allowed_ip.prefix)
             else:
                 self._give_prefix(peer, allowed_ip.prefix)
+            if pace.is_slice_done(1):
+                pace.now = yield
         if change.persistent_keepalive_seconds is not None:
-            peer.set_persistent_keepalive(change.persistent_keepalive_seconds, now)
+            peer.set_persistent_keepalive(change.persistent_keepalive_seconds, pace.now)
         peer.configured()
         self._reschedule(peer)
+        if pace.is_slice_done(STEPS_PER_PEER):
+            pace.now = yield
 
     def _add_peer(self, public_key: bytes, now: Instant) -> Peer:
         peer = Peer(
@@ -283,14 +377,23 @@ class Device:
             peer.start(now)
         return peer
 
-    def _remove_peer(self, peer: Peer) -> None:
+    def _remove_peer(self, peer: Peer, pace: "_Pace") -> Slices:
+        yield from self._take_all_prefixes(peer, pace)
         peer.stop()
         self._dataplane.remove_peer(peer.id)
-        for prefix in peer.allowed_ips:
-            del self._prefix_owners[prefix]
         del self._peers[peer.public_key]
         del self._peers_by_id[peer.id]
         self._schedule.forget(peer.id)
+        self._news.take(peer.id)
+        peer.close()
+        if pace.is_slice_done(STEPS_PER_PEER):
+            pace.now = yield
+
+    def _take_all_prefixes(self, peer: Peer, pace: "_Pace") -> Slices:
+        for prefix in list(peer.allowed_ips):
+            self._take_prefix(peer, prefix)
+            if pace.is_slice_done(1):
+                pace.now = yield
 
     def _give_prefix(self, peer: Peer, prefix: Prefix) -> None:
         """Route `prefix` to `peer`; if another peer has it, it moves."""
@@ -329,6 +432,7 @@ class Device:
         peer = self._peers_by_id.get(event.peer)
         if peer is None:
             return
+        self._catch_up(peer, now)
         match event:
             case NeedsHandshake():
                 peer.needs_handshake(now)
@@ -339,17 +443,50 @@ class Device:
         self._reschedule(peer)
 
     def next_deadline(self) -> int | None:
-        """Return when `on_deadline` must be called next, in boot nanoseconds; None for never."""
-        return self._schedule.next_deadline()
+        """Return when `on_deadline` must be called next, in boot nanoseconds; None for never.
+
+        It is past while there is news to tell.
+        """
+        return 0 if self._news else self._schedule.next_deadline()
 
     def on_deadline(self, now: Instant) -> None:
         """Let peers that are due act: at most `PEERS_PER_DEADLINE`, and `next_deadline` is past if
         there are more, so that thousands at once leave room for other work.
         """
+        if self._news:
+            self._tell_some(now)
         for peer_id in self._schedule.take_due(now.boot_ns, PEERS_PER_DEADLINE):
             peer = self._peers_by_id[peer_id]
+            self._catch_up(peer, now)
             peer.on_deadline(now)
             self._reschedule(peer)
 
     def _reschedule(self, peer: Peer) -> None:
         self._schedule.look_by(peer.id, peer.next_deadline())
+
+
+def finish(slices: Slices, now: Instant) -> None:
+    """Do at once what is left of work that was begun."""
+    try:
+        while True:
+            slices.send(now)
+    except StopIteration:
+        pass
+
+
+class _Pace:
+    """Counts the steps of a slice. `now` is the present time, given anew with each slice."""
+
+    __slots__ = ("_steps", "now")
+
+    def __init__(self, now: Instant) -> None:
+        self.now = now
+        self._steps = 0
+
+    def is_slice_done(self, steps: int) -> bool:
+        """Count steps that were done; whether it is time to let others do something."""
+        self._steps += steps
+        if self._steps < STEPS_PER_SLICE:
+            return False
+        self._steps = 0
+        return True

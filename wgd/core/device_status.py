@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, overload
 
 from wgd.clock import Instant
-from wgd.configuration import NO_KEY
+from wgd.configuration import NO_KEY, PeerState
 from wgd.constants import MAX_QUEUED_HANDSHAKES, MAX_STAGED_PACKETS
 from wgd.core.peer import Peer
 from wgd.dataplane.interface import DataPlane, PeerId
@@ -48,6 +48,33 @@ def _failures(drops: Mapping[str, int], refused: FailureLog) -> tuple[Failure, .
             known = failures.get(reason, Failure(reason, 0, 0))
             failures[reason] = Failure(reason, known.count + count, known.last_ns, known.detail)
     return latest_first(failures.values())
+
+
+class PeerStates(Sequence[PeerState]):
+    """The state of each of these peers, made when it is looked at, or all that are left at once."""
+
+    def __init__(self, peers: Sequence[Peer]) -> None:
+        self._peers = peers
+        self._complete: tuple[PeerState, ...] | None = None
+
+    def complete(self) -> None:
+        """Make all of it now: peers are about to change."""
+        if self._complete is None:
+            self._complete = tuple(peer.state() for peer in self._peers)
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    @overload
+    def __getitem__(self, index: int) -> PeerState: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[PeerState]: ...
+    def __getitem__(self, index: int | slice) -> PeerState | Sequence[PeerState]:
+        if self._complete is not None:
+            return self._complete[index]
+        if isinstance(index, slice):
+            return tuple(peer.state() for peer in self._peers[index])
+        return self._peers[index].state()
 
 
 class PeerStatuses(Sequence[PeerStatus]):

@@ -4,6 +4,7 @@
 next. Whatever is received from the peer, authenticated, wins over all of it.
 """
 
+import base64
 import errno
 import logging
 from collections.abc import Callable, Sequence
@@ -32,14 +33,19 @@ _NO_WAY: Final = frozenset(
 """What the system says when it has no way to an endpoint; it may have one to another."""
 
 
+def label(public_key: bytes) -> str:
+    """Return what the log calls the peer with this public key."""
+    text = base64.b64encode(public_key).decode()
+    return f"peer({text[:4]}…{text[39:43]})"
+
+
 class Locator:
-    """Where one peer is looked for. The repr of `owner` is what the log calls it."""
+    """Where one peer is looked for. Its repr is what the log calls the peer."""
 
     __slots__ = (
         "_dataplane",
         "_failures",
         "_look_up",
-        "_owner",
         "_peer",
         "_places",
         "_public_key",
@@ -49,7 +55,6 @@ class Locator:
         self,
         peer: PeerId,
         public_key: bytes,
-        owner: object,
         *,
         dataplane: DataPlane,
         failures: FailureLog,
@@ -57,11 +62,13 @@ class Locator:
     ) -> None:
         self._peer = peer
         self._public_key = public_key
-        self._owner = owner
         self._dataplane = dataplane
         self._failures = failures
         self._look_up = look_up
         self._places = Endpoints()
+
+    def __repr__(self) -> str:
+        return label(self._public_key)
 
     def __str__(self) -> str:
         """Return what was configured: `host:port`, the host perhaps a name; "" for nothing."""
@@ -121,7 +128,7 @@ class Locator:
         if endpoint is not None and endpoint._replace(source=None) == place:
             self._dataplane.clear_source(self._peer)
             return
-        logger.debug("%r event=endpoint_tried endpoint=%s", self._owner, place)
+        logger.debug("%r event=endpoint_tried endpoint=%s", self, place)
         self._dataplane.set_endpoint(self._peer, place)
 
     def send(self, datagram: bytes, now: Instant) -> bool:
@@ -155,7 +162,7 @@ class Locator:
     def missed(self, now: Instant) -> None:
         """The peer is not heard from: find out what its name stands for now, if it is time."""
         if (wanted := self._places.take_lookup(now.boot_ns)) is not None:
-            logger.debug("%r event=lookup host=%s", self._owner, wanted[0])
+            logger.debug("%r event=lookup host=%s", self, wanted[0])
             self._look_up(self._public_key, *wanted)
 
     def network_changed(self, now: Instant) -> None:
@@ -173,10 +180,10 @@ class Locator:
         """
         if not endpoints:
             self._failures.note(FailureReason.HOST_NOT_FOUND, now.wall_ns, str(self._places))
-            logger.info("%r event=host_not_found host=%s", self._owner, self._places)
+            logger.info("%r event=host_not_found host=%s", self, self._places)
         return self._places.found(endpoints)
 
     def move(self, place: Endpoint) -> None:
         """Send to `place`, which the name has moved to."""
-        logger.info("%r event=endpoint_moved endpoint=%s", self._owner, place)
+        logger.info("%r event=endpoint_moved endpoint=%s", self, place)
         self._try_at(place)

@@ -13,19 +13,18 @@ data plane's stamps, and `on_deadline` does whatever is due. The owner (`wgd.cor
 then.
 """
 
-import base64
 import logging
 from collections.abc import Callable
 
 from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Instant
 from wgd.configuration import PeerState
-from wgd.constants import KEEPALIVE_TIMEOUT_NS, REKEY_TIMEOUT_NS
+from wgd.constants import KEEPALIVE_TIMEOUT_NS, REJECT_AFTER_TIME_NS, REKEY_TIMEOUT_NS
 from wgd.core import timers
 from wgd.core.handshake_counts import HandshakeCounts
 from wgd.core.index_table import IndexTable
 from wgd.core.initiator import Initiator
-from wgd.core.locator import Locator, LookUp
+from wgd.core.locator import Locator, LookUp, label
 from wgd.dataplane.interface import DataPlane, KeypairConfirmed, PeerId
 from wgd.diagnosis import FailureLog, FailureReason
 from wgd.errors import HandshakeError
@@ -65,7 +64,6 @@ class Peer:
         self.locator = Locator(
             peer_id,
             public_key,
-            self,
             dataplane=dataplane,
             failures=self.failures,
             look_up=look_up,
@@ -98,8 +96,7 @@ class Peer:
         self._last_handshake_wall_ns = 0
 
     def __repr__(self) -> str:
-        text = base64.b64encode(self.public_key).decode()
-        return f"peer({text[:4]}…{text[39:43]})"
+        return label(self.public_key)
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -120,6 +117,20 @@ class Peer:
         self._look_at_ns = self._told_ns = self._tell_at_ns = None
         self._erase_keys()
         self.initiator.reset()
+
+    def close(self) -> None:
+        """Be no peer any more: refer to nothing that refers to us, so that no cycle is left."""
+        del self.initiator
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and not stopped since."""
+        return self._running
+
+    def wake(self) -> None:
+        """Have a session: send a keepalive, which takes one, unless we are down or do so anyway."""
+        if self._running and not self.persistent_keepalive_seconds:
+            self._dataplane.send_keepalive(self.id)
 
     def set_identity(self, identity: StaticIdentity | None) -> None:
         """Our own static key changed: sessions made with the old one must be made anew."""
@@ -282,6 +293,12 @@ class Peer:
             self._tell(now)
         self.initiator.network_changed(now)
         if self.persistent_keepalive_seconds and self.initiator.has_given_up:
+            self._dataplane.send_keepalive(self.id)
+
+    def greet(self, now: Instant) -> None:
+        """Tell the peer where we are, if it was heard from lately."""
+        heard_ns = self._dataplane.stamps(self.id).last_received_ns
+        if heard_ns and now.boot_ns - heard_ns < REJECT_AFTER_TIME_NS:
             self._dataplane.send_keepalive(self.id)
 
     def _tell(self, now: Instant) -> None:

@@ -28,7 +28,10 @@ REFUSAL_LOG_INTERVAL_NS: Final = 1 * SECOND_NS
 
 
 class Reception:
-    """The reception of one device, whose `peers` (by public key) and `indices` it only reads."""
+    """The reception of one device, whose `peers` (by public key) and `indices` it only reads.
+
+    `catch_up` is called with a peer before a message is given to it.
+    """
 
     def __init__(
         self,
@@ -38,6 +41,7 @@ class Reception:
         dataplane: DataPlane,
         counts: HandshakeCounts,
         random: Callable[[int], bytes],
+        catch_up: Callable[[Peer, Instant], None],
     ) -> None:
         self.is_open = False
         """Whether the link is up: else nothing is taken."""
@@ -47,6 +51,7 @@ class Reception:
         self._indices = indices
         self._dataplane = dataplane
         self._counts = counts
+        self._catch_up = catch_up
         self._identity: StaticIdentity | None = None
         self._admission = Admission(random)
         self._log_after_ns: dict[FailureReason, int] = {}
@@ -102,6 +107,7 @@ class Reception:
             claimed = base64.b64encode(initiation.initiator).decode()
             self._refuse(error, self.failures, message, now, f"{claimed} ")
             return None
+        self._catch_up(peer, now)
         try:
             peer.receive_initiation(initiation, len(message.datagram), message.source, now)
         except HandshakeError as error:
@@ -109,7 +115,7 @@ class Reception:
         return peer
 
     def _receive_response(self, parsed: Response, message: HandshakeMessage, now: Instant) -> Peer:
-        peer = self._owner(parsed.receiver_index)
+        peer = self._owner(parsed.receiver_index, now)
         try:
             peer.receive_response(parsed, len(message.datagram), message.source, now)
         except HandshakeError as error:
@@ -121,16 +127,17 @@ class Reception:
     def _receive_cookie_reply(
         self, parsed: CookieReply, message: HandshakeMessage, now: Instant
     ) -> None:
-        peer = self._owner(parsed.receiver_index)
+        peer = self._owner(parsed.receiver_index, now)
         try:
             peer.receive_cookie_reply(parsed, now)
         except HandshakeError as error:
             self._refuse(error, peer.failures, message, now)
 
-    def _owner(self, receiver_index: int) -> Peer:
+    def _owner(self, receiver_index: int, now: Instant) -> Peer:
         peer = self._indices.owner(receiver_index)
         if peer is None:
             raise HandshakeError("unknown receiver index", FailureReason.UNKNOWN_INDEX)
+        self._catch_up(peer, now)
         return peer
 
     def _refuse(

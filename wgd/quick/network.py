@@ -4,7 +4,7 @@ The order, and what is done when, are wg-quick's.
 """
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 from wgd.addresses import Endpoint, Prefix
@@ -36,7 +36,7 @@ class State(Protocol):
         """Its firewall mark, 0 for none."""
 
     @property
-    def peers(self) -> tuple[PeerState, ...]:
+    def peers(self) -> Sequence[PeerState]:
         """Its peers."""
 
 

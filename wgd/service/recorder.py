@@ -10,6 +10,7 @@ import errno
 import logging
 import socket
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
 from typing import Final, Protocol
 
 from wgd.configuration import (
@@ -42,13 +43,22 @@ class Recorded(Protocol):
     """What is written down: a tunnel."""
 
     def get(self) -> DeviceState:
-        """Return a consistent snapshot."""
+        """Return a consistent snapshot, made at once."""
+
+    def reading(self) -> AbstractAsyncContextManager[DeviceState]:
+        """Give a consistent snapshot whose peers are made when they are looked at."""
+
+    def settings(self) -> DeviceState:
+        """Return the device's own values, without its peers."""
 
     def has_peers(self, public_keys: Collection[bytes]) -> bool:
         """Whether each of these keys is a peer's."""
 
     def set(self, change: DeviceChange) -> None:
-        """Apply `change` whole, or raise ConfigurationError."""
+        """Apply `change` at once and whole, or raise ConfigurationError."""
+
+    async def apply(self, change: DeviceChange) -> None:
+        """As `set`, but while the loop does other work."""
 
     def status(self) -> DeviceStatus:
         """Return what it is doing."""
@@ -57,10 +67,10 @@ class Recorded(Protocol):
 class Restored(Protocol):
     """What is made whole again: the tunnel, as the UAPI server sees it."""
 
-    def set(self, change: DeviceChange) -> None:
+    async def apply(self, change: DeviceChange) -> None:
         """Apply `change` whole, or raise ConfigurationError."""
 
-    def control(self, change: ControlChange) -> None:
+    async def control(self, change: ControlChange) -> None:
         """Apply `change` whole, or raise ConfigurationError."""
 
 
@@ -83,13 +93,17 @@ class Recorder:
     def start(self, state: StateFile) -> None:
         """Write down everything as it is, and what changes from now on. Raises OSError."""
         device = self._device.get()
-        state.replace(b"".join(snapshot(device, self._hosts_of(device))))
+        state.replace(b"".join(snapshot(device, self._hosts_of())))
         self._snapshot_size = state.size
         self._state = state
 
     def get(self) -> DeviceState:
-        """Return a consistent snapshot."""
+        """Return a consistent snapshot, made at once."""
         return self._device.get()
+
+    def reading(self) -> AbstractAsyncContextManager[DeviceState]:
+        """Give a consistent snapshot whose peers are made when they are looked at."""
+        return self._device.reading()
 
     def has_peers(self, public_keys: Collection[bytes]) -> bool:
         """Whether each of these keys is a peer's."""
@@ -100,24 +114,52 @@ class Recorder:
         return self._device.status()
 
     def set(self, change: DeviceChange) -> None:
-        """Apply `change` whole, or raise ConfigurationError; EAGAIN once all was handed over."""
+        """Apply `change` at once, or raise ConfigurationError; EAGAIN once all was handed over."""
+        self._check_open()
+        messages = [] if self._state is None else list(set_request(change))
+        self._device.set(change)
+        self._record_change(change, messages)
+
+    async def apply(self, change: DeviceChange) -> None:
+        """As `set`, but while the loop does other work."""
+        messages = []
+        if self._state is not None:
+            for message in set_request(change):
+                messages.append(message)
+                await asyncio.sleep(0)
+        self._check_open()
+        await self._device.apply(change)
+        # At once: nobody else has changed anything since.
+        self._record_change(change, messages)
+
+    def _check_open(self) -> None:
         if self._is_finished:
             raise ConfigurationError(errno.EAGAIN, "the program is being replaced: try again")
-        messages = b"" if self._state is None else b"".join(set_request(change))
-        self._device.set(change)
+
+    def _record_change(self, change: DeviceChange, messages: list[bytes]) -> None:
+        """Write down a change that was applied, `messages` being the request for it in parts."""
         hosts = self._note_hosts(change)
         if self._state is None:
             return
         if change.listen_port == 0:
             # Whoever comes after us must have the port that we got.
-            messages += b"".join(set_request(DeviceChange(listen_port=self.get().listen_port)))
+            messages.append(self._port_message())
         if hosts:
-            messages += control_request(ControlChange(endpoint_hosts=hosts))
-        self._record(messages)
+            messages.append(control_request(ControlChange(endpoint_hosts=hosts)))
+        self._record(b"".join(messages))
 
     def note_port(self) -> None:
         """Write down the port the device has now: a free one is found when the link goes up."""
-        self._record(b"".join(set_request(DeviceChange(listen_port=self.get().listen_port))))
+        self._record(self._port_message())
+
+    def _port_message(self) -> bytes:
+        port = self._device.settings().listen_port
+        return b"".join(set_request(DeviceChange(listen_port=port)))
+
+    async def settle(self) -> None:
+        """Wait until what is being changed is changed, and its client knows."""
+        async with self._device.reading():
+            pass
 
     def close(self) -> None:
         """Write nothing more."""
@@ -132,9 +174,7 @@ class Recorder:
         """
         self.close()
         device = self._device.get()
-        state.replace(
-            b"".join(snapshot(device, self._hosts_of(device))) + sessions(device, now_wall_ns)
-        )
+        state.replace(b"".join(snapshot(device, self._hosts_of())) + sessions(device, now_wall_ns))
         self._is_finished = True
 
     # -- writing -----------------------------------------------------------------------------------
@@ -153,9 +193,9 @@ class Recorder:
         self._hosts.update(found)
         return tuple(found.items())
 
-    def _hosts_of(self, state: DeviceState) -> tuple[tuple[bytes, str], ...]:
-        there = {peer.public_key for peer in state.peers}
-        return tuple(one for one in self._hosts.items() if one[0] in there)
+    def _hosts_of(self) -> tuple[tuple[bytes, str], ...]:
+        """Return the hosts of the peers that are there."""
+        return tuple(one for one in self._hosts.items() if self._device.has_peers((one[0],)))
 
     def _record(self, messages: bytes) -> None:
         if self._state is None:
@@ -179,12 +219,13 @@ class Recorder:
 
         `since` gets what has changed meanwhile.
         """
-        since.clear()  # what came before this task had its first turn is in the snapshot
-        device = self._device.get()
         parts = []
-        for part in snapshot(device, self._hosts_of(device)):
-            parts.append(part)
-            await asyncio.sleep(0)
+        async with self._device.reading() as device:
+            since.clear()  # what came before our turn is in the snapshot
+            hosts = self._hosts_of()
+            for part in snapshot(device, hosts):
+                parts.append(part)
+                await asyncio.sleep(0)
         try:
             state.replace(b"".join(parts + since))
             self._is_whole = True
@@ -238,7 +279,7 @@ def sessions(state: DeviceState, now_wall_ns: int) -> bytes:
     return _SESSIONS + b"".join(b"public_key=%s\n" % key.hex().encode() for key in keys) + b"\n"
 
 
-def restore(messages: bytes, device: Restored) -> tuple[bytes, ...]:
+async def restore(messages: bytes, device: Restored) -> tuple[bytes, ...]:
     """Make `device` what the messages say; return the peers that had a session (public keys).
 
     A message that is not understood, or that the device refuses, is left out and logged; the rest
@@ -250,7 +291,7 @@ def restore(messages: bytes, device: Restored) -> tuple[bytes, ...]:
             had_session = tuple(_keys(message))
             continue
         try:
-            _apply(message, device)
+            await _apply(message, device)
         except WgdError as error:
             logger.error("event=state_refused reason=%r", str(error))  # noqa: TRY400 - enough said
     return had_session
@@ -260,14 +301,14 @@ def _split(messages: bytes) -> Iterable[bytes]:
     return (message + b"\n\n" for message in messages.split(b"\n\n") if message.strip(b"\n"))
 
 
-def _apply(message: bytes, device: Restored) -> None:
+async def _apply(message: bytes, device: Restored) -> None:
     requests = Connection(socket.if_nametoindex).receive_data(message)
     for request in requests:
         match request:
             case SetRequest():
-                device.set(request.change)
+                await device.apply(request.change)
             case ControlRequest():
-                device.control(request.change)
+                await device.control(request.change)
             case BadRequest():
                 raise WgdError(request.reason)
             case _:

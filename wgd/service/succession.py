@@ -12,7 +12,6 @@ import sys
 import time
 from typing import Final
 
-from wgd.configuration import DeviceChange, PeerChange
 from wgd.errors import WgdError
 from wgd.managed import ManagedTunnel
 from wgd.platforms import SystemTun
@@ -63,7 +62,7 @@ class Succession:
 
     # -- the start ---------------------------------------------------------------------------------
 
-    def restore(self, device: ManagedTunnel) -> bool:
+    async def restore(self, device: ManagedTunnel) -> bool:
         """Apply the configuration that was handed over; whether there was one."""
         fd, self._handed_state = self._handed_state, None
         if fd is None:
@@ -77,7 +76,7 @@ class Succession:
             logger.error("event=state_unusable reason=%r", str(error))  # noqa: TRY400 - enough said
             return False
         self._state = state
-        self._had_session = restore(messages, device)
+        self._had_session = await restore(messages, device)
         logger.info("event=restored bytes=%d", len(messages))
         return True
 
@@ -113,18 +112,7 @@ class Succession:
         )
         if not now:
             return
-        # The others have been sent a keepalive when the link came up.
-        silent = {
-            peer.public_key for peer in tunnel.get().peers if not peer.persistent_keepalive_seconds
-        }
-        # A persistent keepalive that is switched on is sent at once, and that takes a session.
-        for seconds in (1, 0):
-            changes = [
-                PeerChange(key, update_only=True, persistent_keepalive_seconds=seconds)
-                for key in now
-                if key in silent
-            ]
-            tunnel.set(DeviceChange(peers=tuple(changes)))
+        tunnel.wake(now)
         loop.call_soon(self.wake_peers, loop, tunnel)
 
     # -- the end -----------------------------------------------------------------------------------

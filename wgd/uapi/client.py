@@ -387,5 +387,5 @@ def _device(found: FoundSocket, answer: GetAnswer) -> Device:
         public_key=public_key,
         listen_port=state.listen_port,
         fwmark=state.fwmark,
-        peers=state.peers,
+        peers=tuple(state.peers),
     )

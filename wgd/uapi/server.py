@@ -3,6 +3,9 @@
 One coroutine per client: 1 read a chunk; 2 let the protocol turn it into requests; 3 answer each
 with one write, and wait until the client has taken it. So a client that does not read its answer is
 not read from either, holds one answer and a bounded read buffer, and keeps nobody waiting.
+
+What takes long is done in slices with other work in between. A change that was begun is applied
+whole even when its client goes away meanwhile.
 """
 
 import asyncio
@@ -10,8 +13,9 @@ import errno
 import logging
 import socket
 import traceback
-from collections.abc import Callable, Iterable
-from typing import Final, Protocol, TypeVar, runtime_checkable
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Final, Protocol, runtime_checkable
 
 from wgd.configuration import ControlChange, DeviceChange, DeviceState
 from wgd.errors import ConfigurationError
@@ -32,8 +36,6 @@ from wgd.uapi.stream_server import StreamServer
 
 logger = logging.getLogger(__name__)
 
-Change = TypeVar("Change", DeviceChange, ControlChange)
-
 MAX_CONNECTIONS: Final = 256
 """Clients at once. For one more the one that has been silent longest between two messages is
 closed; if there is none, the new one is turned away without an answer."""
@@ -45,10 +47,13 @@ READ_SIZE: Final = 64 * 1024
 class Configurable(Protocol):
     """What the server shows and changes."""
 
-    def get(self) -> DeviceState:
-        """Return a consistent snapshot."""
+    def reading(self) -> AbstractAsyncContextManager[DeviceState]:
+        """Give a consistent snapshot whose peers are made when they are looked at.
 
-    def set(self, change: DeviceChange) -> None:
+        Changes wait for the end of it.
+        """
+
+    async def apply(self, change: DeviceChange) -> None:
         """Apply `change` whole; raises ConfigurationError when none of it was applied."""
 
 
@@ -59,7 +64,7 @@ class Managed(Configurable, Protocol):
     def status(self) -> DeviceStatus:
         """Return what it is doing: a consistent snapshot."""
 
-    def control(self, change: ControlChange) -> None:
+    async def control(self, change: ControlChange) -> None:
         """Apply `change` whole; raises ConfigurationError when none of it was applied.
 
         With ENOENT for a public key that is no peer's.
@@ -81,20 +86,24 @@ class UapiServer:
         self._clients: dict[asyncio.Task[None], Connection] = {}
         """The one heard from last comes last."""
         self._is_closing = False
+        self._changes: set[asyncio.Task[None]] = set()
 
     async def start(self, sock: socket.socket) -> None:
         """Serve clients of `sock`, a listening stream socket; the server closes it in the end."""
         self._server = StreamServer(sock, self._serve_client, limit=READ_SIZE)
 
     async def close(self) -> None:
-        """Close the listening socket and every connection. Remove the socket file before this."""
+        """Close the listening socket and every connection. Remove the socket file before this.
+
+        What is being changed is changed when it returns.
+        """
         if self._server is None:
             return
         self._is_closing = True
         self._server.close()
         for task in self._clients:
             task.cancel()
-        await asyncio.gather(*self._clients, return_exceptions=True)
+        await asyncio.gather(*self._clients, *self._changes, return_exceptions=True)
         self._server = None
 
     async def _serve_client(
@@ -151,19 +160,42 @@ class UapiServer:
     ) -> bytes:
         match request:
             case GetRequest():
-                return await _shown(lambda: get_answer(self._device.get()))
+                return await self._shown(get_answer)
             case StatusRequest():
-                return await _shown(lambda: status_answer(self._managed().status()))
+                return await self._shown(lambda _state: status_answer(self._managed().status()))
             case SetRequest():
-                return _changed(self._device.set, request.change)
+                return await self._changed(self._device.apply(request.change))
             case ControlRequest():
-                return _changed(self._control, request.change)
+                return await self._changed(self._control(request.change))
             case BadRequest():
                 _log_refusal(request.errno, request.reason)
                 return end_of_answer(request.errno)
 
-    def _control(self, change: ControlChange) -> None:
-        self._managed().control(change)
+    async def _shown(self, answer: Callable[[DeviceState], Iterable[bytes]]) -> bytes:
+        """Return an answer that is made in parts, with a turn for others after each."""
+        try:
+            parts = []
+            async with self._device.reading() as state:
+                for part in answer(state):
+                    parts.append(part)
+                    await asyncio.sleep(0)
+            return b"".join(parts)
+        except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
+            return end_of_answer(_errno_of(error))
+
+    async def _changed(self, change: Coroutine[None, None, None]) -> bytes:
+        """Return the answer to a change, which goes on if nobody waits for it any more."""
+        task = asyncio.get_running_loop().create_task(change)
+        self._changes.add(task)
+        task.add_done_callback(self._changes.discard)
+        try:
+            await asyncio.shield(task)
+        except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
+            return end_of_answer(-_errno_of(error))
+        return end_of_answer(0)
+
+    async def _control(self, change: ControlChange) -> None:
+        await self._managed().control(change)
 
     def _managed(self) -> Managed:
         if isinstance(self._device, Managed):
@@ -171,26 +203,6 @@ class UapiServer:
         raise ConfigurationError(
             errno.EOPNOTSUPP, "the program this tunnel is in offers neither status nor control"
         )
-
-
-async def _shown(answer: Callable[[], Iterable[bytes]]) -> bytes:
-    """Return an answer that is made in parts, with a turn for others after each."""
-    try:
-        parts = []
-        for part in answer():
-            parts.append(part)
-            await asyncio.sleep(0)
-        return b"".join(parts)
-    except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
-        return end_of_answer(_errno_of(error))
-
-
-def _changed(apply: Callable[[Change], None], change: Change) -> bytes:
-    try:
-        apply(change)
-    except Exception as error:  # noqa: BLE001 - a fault of one request must stay there
-        return end_of_answer(-_errno_of(error))
-    return end_of_answer(0)
 
 
 def _errno_of(error: Exception) -> int:
