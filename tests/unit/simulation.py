@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from wgd.addresses import Endpoint, Prefix
-from wgd.clock import VirtualClock
+from wgd.clock import Clock, VirtualClock
 from wgd.configuration import AllowedIpChange, DeviceChange, PeerChange, PeerState
 from wgd.core.device import Device
 from wgd.dataplane.interface import OffloadOff, TunClosed
@@ -47,10 +47,18 @@ class Sent(NamedTuple):
 
 
 class Host:
-    """A device, its data plane, and a way to look at both."""
+    """A device, its data plane, and a way to look at both. It may have a clock of its own."""
 
-    def __init__(self, simulation: "Simulation", name: str, address: str, tunnel_ip: str) -> None:
+    def __init__(
+        self,
+        simulation: "Simulation",
+        name: str,
+        address: str,
+        tunnel_ip: str,
+        clock: Clock | None = None,
+    ) -> None:
         self.simulation = simulation
+        self.clock = clock or simulation.clock
         self.name = name
         self.tunnel_ip = tunnel_ip
         self.private_key = simulation.random.randbytes(32)
@@ -58,7 +66,7 @@ class Host:
         self.tun = MemoryTun()
         self.host = simulation.network.host(name, address)
         self.sockets = [self.host.bind(is_ipv6=":" in address, port=PORT)]
-        self.dataplane = PortableDataPlane(self.tun, simulation.clock)
+        self.dataplane = self.make_dataplane()
         self.home = Endpoint(address, PORT)
         """Where it is unless a test moves it."""
         self.device = Device(
@@ -74,7 +82,11 @@ class Host:
         self.received: list[bytes] = []
         self.dataplane.attach_sockets(self.sockets)
         self.configure(private_key=self.private_key)
-        self.device.set_link_up(True, simulation.clock.now())
+        self.device.set_link_up(True, self.clock.now())
+
+    def make_dataplane(self) -> PortableDataPlane:
+        """Return the engine; a test that wants to watch it returns its own."""
+        return PortableDataPlane(self.tun, self.clock)
 
     def _look_up(self, public_key: bytes, host: str, port: int) -> None:
         self.lookups.append((self.simulation.now_ns, host))
@@ -93,7 +105,7 @@ class Host:
         return Endpoint(addresses[0], PORT)
 
     def configure(self, **change: Any) -> None:
-        self.device.configure(DeviceChange(**change), self.simulation.clock.now())
+        self.device.configure(DeviceChange(**change), self.clock.now())
 
     def add_peer(self, other: "Host", *, endpoint: bool = True, **change: Any) -> None:
         prefix = Prefix(ipaddress.ip_address(other.tunnel_ip).packed, 32)
@@ -120,15 +132,27 @@ class Host:
 
     def status(self, other: "Host") -> PeerStatus:
         key = base64.b64encode(other.public_key).decode()
-        status = self.device.status(self.simulation.clock.now())
+        status = self.device.status(self.clock.now())
         (shown,) = [peer for peer in status.peers if peer.public_key == key]
         return shown
 
     def failure(self, reason: FailureReason, other: "Host | None" = None) -> Failure | None:
         """Return what is known of one reason: of a peer, or of nobody."""
-        shown = self.device.status(self.simulation.clock.now()) if other is None else None
+        shown = self.device.status(self.clock.now()) if other is None else None
         failures = self.status(other).failures if other else shown.failures if shown else ()
         return next((failure for failure in failures if failure.reason is reason), None)
+
+    def next_deadline(self) -> int | None:
+        """Return when `meet_deadline` is due, in boot nanoseconds."""
+        return self.device.next_deadline()
+
+    def meet_deadline(self) -> None:
+        """Do what is due, if anything is."""
+        now = self.clock.now()
+        due_ns = self.next_deadline()
+        if due_ns is not None and due_ns <= now.boot_ns:
+            self.simulation.activity += 1
+            self.device.on_deadline(now)
 
     def step(self) -> bool:
         """Run one wake-up of everything; return whether anything happened."""
@@ -136,7 +160,7 @@ class Host:
         self.dataplane.receive_from_tun()
         for sock in self.sockets:
             self.dataplane.receive_from_socket(sock)
-        now = self.simulation.clock.now()
+        now = self.clock.now()
         lookups, self._unanswered_lookups = self._unanswered_lookups, []
         for public_key, name, port in lookups:
             self.device.resolved(public_key, name, port, self.names.get(name, ()), now)
@@ -159,11 +183,15 @@ class Simulation:
         self.random = random.Random(seed)
         self.clock = VirtualClock()
         self.began_ns = self.clock.boot_ns()
-        self.network = MemoryNetwork(self.clock, self._record)
+        self.network = self.make_network()
         self.hosts: list[Host] = []
         self.log: list[Sent] = []
         self.activity = 0
         self.fate: Callable[[Sent], tuple[int, ...]] = lambda _sent: (0,)
+
+    def make_network(self) -> MemoryNetwork:
+        """Return the network of all hosts, which tells `_record` of every datagram."""
+        return MemoryNetwork(self.clock, self._record)
 
     def host(self, name: str, address: str, tunnel_ip: str) -> Host:
         host = Host(self, name, address, tunnel_ip)
@@ -202,7 +230,7 @@ class Simulation:
 
     def next_deadline(self) -> int | None:
         deadlines = [self.network.next_deadline()]
-        deadlines += [host.device.next_deadline() for host in self.hosts]
+        deadlines += [host.next_deadline() for host in self.hosts]
         return min((deadline for deadline in deadlines if deadline is not None), default=None)
 
     def run(self, duration_ns: int) -> None:
@@ -211,12 +239,8 @@ class Simulation:
         end_ns = self.clock.boot_ns() + duration_ns
         while (deadline_ns := self.next_deadline()) is not None and deadline_ns <= end_ns:
             self.clock.advance(max(deadline_ns - self.clock.boot_ns(), 0))
-            now = self.clock.now()
             for host in self.hosts:
-                due_ns = host.device.next_deadline()
-                if due_ns is not None and due_ns <= now.boot_ns:
-                    self.activity += 1
-                    host.device.on_deadline(now)
+                host.meet_deadline()
             self.settle()
         self.clock.advance(end_ns - self.clock.boot_ns())
 

@@ -75,12 +75,16 @@ class MemoryNetwork:
     def send(self, transit: Transit) -> None:
         """Take a datagram from a socket and meet its fate."""
         for delay_ns in self.fate(transit):
-            if not delay_ns:
-                self._arrive(transit)
-            elif len(self._under_way) < QUEUE_LIMIT:
-                self._sequence += 1  # equal times arrive in the order they were sent
-                due_ns = self._clock.boot_ns() + delay_ns
-                heapq.heappush(self._under_way, (due_ns, self._sequence, transit))
+            self.carry(transit, delay_ns)
+
+    def carry(self, transit: Transit, delay_ns: int) -> None:
+        """Let a datagram arrive after `delay_ns`, whatever its fate would have been."""
+        if not delay_ns:
+            self._arrive(transit)
+        elif len(self._under_way) < QUEUE_LIMIT:
+            self._sequence += 1  # equal times arrive in the order they were sent
+            due_ns = self._clock.boot_ns() + delay_ns
+            heapq.heappush(self._under_way, (due_ns, self._sequence, transit))
 
     def _arrive(self, transit: Transit) -> None:
         host, port = transit.destination.host, transit.destination.port

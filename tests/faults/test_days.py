@@ -1,0 +1,49 @@
+"""Days in which everything goes wrong: `benchmarks/faults days` lives through thousands."""
+
+import pytest
+
+from tests.faults import days
+from tests.faults.watch import Watch
+from tests.unit.simulation import SECOND
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_day_of_faults_ends_in_a_working_tunnel_and_then_in_silence(seed: int) -> None:
+    days.live(seed)
+
+
+def test_a_plan_depends_on_nothing_but_its_seed() -> None:
+    assert days.plan(7) == days.plan(7) != days.plan(8)
+    assert days.live(7).recovered_ns == days.live(7).recovered_ns
+
+
+def test_a_failure_is_cut_down_to_the_steps_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link flap that forgets nothing else: whoever initiates again is caught."""
+    monkeypatch.setattr(Watch, "may_initiate_at_once", lambda _watch, _host: None)
+    seed = next(seed for seed in range(100) if days.fails(seed, days.plan(seed)))
+    steps, error = days.shortest(seed)
+    assert isinstance(error, AssertionError) and "initiates again" in str(error)
+    assert 0 < len(steps) < len(days.plan(seed)) / 2
+    assert {step.name for step in steps} & {"link", "key", "port"}
+
+
+def test_the_watch_sees_what_must_not_be() -> None:
+    watch = Watch()
+    watch.packet_sent("alice", "hub", b"packet")
+    with pytest.raises(AssertionError, match="what was for hub"):
+        watch.packet_came("road", b"packet")
+    watch.packet_sent("alice", "hub", b"packet")
+    watch.packet_came("hub", b"packet")
+    with pytest.raises(AssertionError, match="twice, or changed"):
+        watch.packet_came("hub", b"packet")
+    watch.keypair_installed(b"key")
+    with pytest.raises(AssertionError, match="used again"):
+        watch.keypair_installed(b"key")
+    day = days.Day(1)
+    hub, alice, _road = day.nodes
+    packet = day.say(hub, alice)
+    day.run(SECOND)
+    assert packet not in day.watch.outstanding
+    assert day.last_sent is not None
+    with pytest.raises(AssertionError, match="nonce"):
+        day.watch.datagram_sent(hub, day.last_sent.transit.datagram, day.now_ns)
