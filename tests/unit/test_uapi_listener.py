@@ -5,6 +5,7 @@ import contextlib
 import errno
 import os
 import shutil
+import signal
 import socket
 import stat
 import subprocess
@@ -169,6 +170,34 @@ def test_leftover_of_a_dead_predecessor_with_our_pid(directory: Path) -> None:
     with created(directory) as file:
         connect(file.path)
         assert names(directory) == ["wg0.sock"]
+
+
+def killed_at(directory: Path, interface: str, moment: str) -> None:
+    """Let a process make a socket, and kill it right before it calls this function of `os`."""
+    pid = os.fork()
+    if pid == 0:
+        with contextlib.suppress(BaseException):
+            setattr(os, moment, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+            SocketFile.create(directory, interface)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == -signal.SIGKILL
+
+
+@linux_only
+@pytest.mark.parametrize("moment", ["link", "chmod", "unlink"])
+def test_leftovers_of_killed_ones_go_with_the_next_start(directory: Path, moment: str) -> None:
+    for interface in ("wg0", "wg0.1", "wg1"):
+        for _ in range(2):
+            killed_at(directory, interface, moment)
+    assert len(names(directory)) == 3, "the second of two has removed what the first has left"
+    others = {"wg0.sock2", "wg0.zzzz", "wg0.0001", "wg0.000"}
+    for name in others - {"wg0.0001"}:
+        (directory / name).touch()
+    leave_stale_socket(directory / "wg0.0001")  # of process 1, which is there
+    for interface in ("wg0", "wg0.1", "wg1"):
+        with created(directory, interface):
+            assert f"{interface}.sock" in names(directory)
+    assert set(names(directory)) == others
 
 
 def test_directory_that_is_a_file(directory: Path) -> None:

@@ -33,6 +33,7 @@ deletes those."""
 
 _SUFFIX: Final = ".sock"
 _TEMPORARY_DIGITS: Final = 4
+_MAX_PID: Final = 2**22
 _DIGITS: Final = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ_abcdefghijklmnopqrstuvwxyz-"
 
 
@@ -104,8 +105,7 @@ class SocketFile:
         except OSError as error:
             raise _refused(path, error) from error
         try:
-            # Only a predecessor with our process id can have left it.
-            temporary.unlink(missing_ok=True)
+            _remove_leftovers(path.parent, interface_name)
             _bind_private(sock, temporary)
             identity = _identity(temporary)
             sock.listen(BACKLOG)
@@ -239,6 +239,42 @@ def watch_entries(
 
         return InotifyWatch(directory, loop, on_change, entries=True)
     return watch_file(directory / "any", loop, on_change)  # kqueue watches the directory of a file
+
+
+def _remove_leftovers(directory: Path, interface_name: str) -> None:
+    """Remove the temporary files of those who were killed before their socket had its name."""
+    with contextlib.suppress(OSError):
+        for path in directory.iterdir():
+            pid = _pid_in(path.name, interface_name)
+            # One that is alive may not listen yet; our own process id, a predecessor had.
+            if pid is None or (pid != os.getpid() and _is_running(pid)):
+                continue
+            with contextlib.suppress(WgdError, OSError):
+                _check_free(path)
+                path.unlink()
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it is another user's
+        return True
+    return True
+
+
+def _pid_in(file_name: str, interface_name: str) -> int | None:
+    """Return whose temporary name this is, None if it is not one of this interface."""
+    digits = file_name.removeprefix(f"{interface_name}.")
+    if len(digits) != _TEMPORARY_DIGITS or file_name != f"{interface_name}.{digits}":
+        return None
+    pid = 0
+    for digit in digits:
+        if digit not in _DIGITS:
+            return None
+        pid = pid * len(_DIGITS) + _DIGITS.index(digit)
+    return pid if 0 < pid <= _MAX_PID else None
 
 
 def _temporary_name(interface_name: str) -> str:
