@@ -198,6 +198,25 @@ def test_half_closed_client_gets_its_answer(run: Run) -> None:
     run(scenario)
 
 
+def test_a_client_that_is_gone_amid_a_set_changes_nothing(run: Run) -> None:
+    async def scenario(served: Served) -> None:
+        for data in (b"set=1\nlisten_port=1\n", b"set=1\nlisten_port=2", b"set=1\n"):
+            for half_closes in (False, True):
+                with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+                    client.connect(str(served.file.path))
+                    client.sendall(data)
+                    if half_closes:
+                        client.shutdown(socket.SHUT_WR)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(str(served.file.path))
+            client.sendall(b"set=1\nlisten_port=3\n\n")  # that one is whole
+        assert await served.ask(GET) == EMPTY
+        await until(lambda: len(served.server._clients) <= 1)
+        assert [change.listen_port for change in served.device.changes] == [3]
+
+    run(scenario)
+
+
 def test_unknown_first_line_is_closed_without_an_answer(run: Run) -> None:
     async def scenario(served: Served) -> None:
         for data in (b"get=2\n\n", b"\n", b"GET / HTTP/1.1\r\n\r\n"):

@@ -21,7 +21,8 @@ each other on one connection; what a chunk of bytes happens to end with makes no
 
 A failed message is read to its blank line before the failure is reported: clients write everything
 before they read, and the next message must not start in the middle of this one. The first error is
-the one reported. Nothing here applies a change; one that is emitted is whole and valid.
+the one reported. Nothing here applies a change; one that is emitted is whole and valid. The end of
+the stream is that of a client that has finished sending: one that is gone has no say.
 
 Source: the cross-platform interface page of wireguard.com, as wireguard-go understands it; `status`
 and `control` are wgd's own (docs/uapi-extensions.md).

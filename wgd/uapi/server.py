@@ -11,7 +11,9 @@ whole even when its client goes away meanwhile.
 import asyncio
 import errno
 import logging
+import select
 import socket
+import sys
 import traceback
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import AbstractAsyncContextManager
@@ -124,8 +126,10 @@ class UapiServer:
                 self._clients[task] = connection
                 if not await self._answer(connection.receive_data(data), writer):
                     return
-            # A client that has only finished sending (`nc -U`) still gets its answer.
-            await self._answer(connection.receive_eof(), writer)
+            # A client that has only finished sending (`nc -U`) still gets its answer, and what it
+            # said counts. One that was killed amid a `set` would have half of it applied.
+            if not _is_gone(writer.get_extra_info("socket").fileno()):
+                await self._answer(connection.receive_eof(), writer)
         except (OSError, asyncio.CancelledError):
             # The client went away, had to make room, or `close` was called. It ends here: from a
             # cancelled task asyncio 3.11 makes an error in the log.
@@ -224,3 +228,17 @@ def _errno_of(error: Exception) -> int:
 def _log_refusal(number: int, reason: str) -> None:
     name = errno.errorcode.get(abs(number), str(number))
     logger.warning("event=uapi_request_refused errno=%s reason=%r", name, reason)
+
+
+def _is_gone(fd: int) -> bool:
+    """Whether the client of this unix socket has closed it, and not only finished sending."""
+    if sys.platform == "linux":
+        poll = select.poll()
+        poll.register(fd, 0)
+        return bool(poll.poll(0))  # POLLHUP, which half a close is not
+    with socket.fromfd(fd, socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        try:
+            sock.getpeername()
+        except OSError:
+            return True
+    return False
