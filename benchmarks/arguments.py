@@ -84,13 +84,13 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--pairs",
-        type=_from(1),
+        type=from_(1),
         default=_DEFAULT_PAIRS,
         help=f"rounds of each implementation in each case (default: {_DEFAULT_PAIRS})",
     )
     parser.add_argument(
         "--seconds",
-        type=_from(1),
+        type=from_(1),
         default=_DEFAULT_SECONDS,
         help=f"the duration of a round (default: {_DEFAULT_SECONDS})",
     )
@@ -103,7 +103,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mtu",
         action="append",
-        type=_from(min(family.least_mtu for family in Family), _GREATEST_MTU),
+        type=from_(min(family.least_mtu for family in Family), _GREATEST_MTU),
         metavar="BYTES",
         help="of the tunnel; may be repeated (default: 1420)",
     )
@@ -136,7 +136,9 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
-def _from(least: int, greatest: int | None = None) -> Callable[[str], int]:
+def from_(least: int, greatest: int | None = None) -> Callable[[str], int]:
+    """Return the argparse type of whole numbers within these bounds."""
+
     def whole_number(text: str) -> int:
         is_number = text.isascii() and text.isdigit() and len(text) < 10
         if not is_number or int(text) < least or (greatest is not None and int(text) > greatest):

@@ -53,7 +53,7 @@ class End:
 
     def start(self, *argv: str, output: str) -> Process:
         """Start a program in this namespace; `output` is the file name for what it prints."""
-        return Process(_inside(self.namespace, *argv), self.directory / output)
+        return Process(inside(self.namespace, *argv), self.directory / output)
 
     def sent_bytes(self) -> int:
         """Return how many bytes this end has sent into the tunnel: proc(5), net/dev."""
@@ -104,7 +104,7 @@ def tunnel(
         # The names are ours: nothing of another run, or of the user's, is ever touched.
         names = [f"wgb{os.getpid()}{side}" for side in "lr"]
         for name in names:
-            made.enter_context(_namespace(name))
+            made.enter_context(namespace(name))
         _join(names, mtu, family)
         made.enter_context(_owner_kept(SOCKET_DIRECTORY))
         left, right = (
@@ -114,7 +114,7 @@ def tunnel(
                 underlay_address=family.underlay_address(number),
                 address=family.address(number),
                 directory=directory,
-                daemon=made.enter_context(_daemon(daemon, name, directory / f"{name}.log")),
+                daemon=made.enter_context(serving(daemon, name, directory / f"{name}.log")),
             )
             for number, (name, daemon) in enumerate(
                 zip(names, (implementation, other or implementation), strict=True), start=1
@@ -126,12 +126,14 @@ def tunnel(
         yield tested
 
 
-def _inside(namespace: str, *argv: str | Path) -> list[str | Path]:
-    return ["ip", "netns", "exec", namespace, *argv]
+def inside(name: str, *argv: str | Path) -> list[str | Path]:
+    """Return the command line that runs another one in the namespace of that name."""
+    return ["ip", "netns", "exec", name, *argv]
 
 
 @contextmanager
-def _namespace(name: str) -> Iterator[None]:
+def namespace(name: str) -> Iterator[None]:
+    """Make a network namespace, and delete it afterwards."""
     run("ip", "netns", "add", name)
     try:
         run("ip", "-n", name, "link", "set", "lo", "up")
@@ -172,10 +174,10 @@ def _owner_kept(directory: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _daemon(implementation: Implementation, name: str, log: Path) -> Iterator[Process]:
+def serving(implementation: Implementation, name: str, log: Path) -> Iterator[Process]:
     """Run the daemon for interface `name` in the namespace of that name; yield when it listens."""
     uapi_socket = SOCKET_DIRECTORY / f"{name}.sock"
-    command = _inside(name, *implementation.command(name))
+    command = inside(name, *implementation.command(name))
     try:
         with Process(command, log, implementation.environment) as daemon:
 
@@ -202,7 +204,7 @@ def _configure(tested: Tunnel) -> None:
             f"Endpoint = {family.endpoint(there.underlay_address, LISTEN_PORT)}\n"
             f"AllowedIPs = {there.address}/{family.host_prefix_length}\n"
         )
-        setconf = _inside(here.namespace, "wg", "setconf", here.interface, "/dev/stdin")
+        setconf = inside(here.namespace, "wg", "setconf", here.interface, "/dev/stdin")
         run(*setconf, stdin=configuration)
     for end in ends:
         link = ("ip", "-n", end.namespace, "link", "set", end.interface)
