@@ -108,3 +108,10 @@ def test_reprs_show_indices_only() -> None:
         "Response(sender_index=16909060, receiver_index=4059231220)"
     )
     assert repr(CookieReply.parse(COOKIE_REPLY)) == "CookieReply(receiver_index=4059231220)"
+
+
+def test_no_answer_is_longer_than_what_it_answers() -> None:
+    """So that nobody can be flooded by way of us."""
+    initiation, response = len(INITIATION), len(RESPONSE)
+    cookie_reply = len(COOKIE_REPLY)
+    assert initiation > response > cookie_reply == 64
