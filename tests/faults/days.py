@@ -171,7 +171,7 @@ class Day(World):
     # -- what may happen ---------------------------------------------------------------------------
 
     def _time(self, rng: random.Random) -> None:
-        longest = rng.choice((0.1, 1, 6, 6, 30, 30, 200, 200, 200, 700, 700, 4 * 3600))
+        longest = rng.choice((0.1, 1, 6, 6, 30, 30, 200, 200, 200, 700, 700, 3600))
         self.run(int(rng.uniform(0, longest) * SECOND))
 
     def _send(self, rng: random.Random) -> None:

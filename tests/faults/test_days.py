@@ -4,12 +4,36 @@ import pytest
 
 from tests.faults import days
 from tests.faults.watch import Watch
-from tests.unit.simulation import SECOND
+from tests.faults.weather import Faults, Weather
+from tests.unit.simulation import INITIATION, RESPONSE, SECOND, Sent, pair
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("seed", range(24))
 def test_a_day_of_faults_ends_in_a_working_tunnel_and_then_in_silence(seed: int) -> None:
     days.live(seed)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_keys_are_renewed_in_time_where_every_third_handshake_message_is_lost(seed: int) -> None:
+    """There are 60 s from the renewal to the end of a session: eleven attempts."""
+    simulation, alice, bob = pair(seed)
+    weather = Weather(seed, Faults(loss=0.3))
+
+    def fate(sent: Sent) -> tuple[int, ...]:
+        is_lost = sent.kind in (INITIATION, RESPONSE) and not weather.copies(sent.transit.datagram)
+        return () if is_lost else (0,)
+
+    alice.send(bob)
+    simulation.fate = fate
+    sent = []
+    while simulation.now_ns < 2000 * SECOND:
+        sent += [alice.send(bob, simulation.now_ns.to_bytes(8, "big"))]
+        bob.send(alice)
+        simulation.run(2 * SECOND)
+    assert bob.received[1:] == sent
+    assert len(alice.received) == len(sent)
+    assert weather.fates.lost > 5
+    assert len(simulation.sent(RESPONSE)) > 2000 // 130
 
 
 def test_a_plan_depends_on_nothing_but_its_seed() -> None:

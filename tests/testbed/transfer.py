@@ -3,8 +3,11 @@
 import hashlib
 import random
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterable
+from typing import NamedTuple
 
 from tests.testbed.namespaces import Namespace
 from tests.testbed.tunnels import Tunnel
@@ -18,10 +21,27 @@ _MIN_IPV6_MTU = 1280
 
 # linux/udp.h: one system call, many datagrams.
 _SOL_UDP, _UDP_SEGMENT = 17, 103
+_TCP_INFO = struct.Struct("100xI")
+"""linux/tcp.h: the beginning of struct tcp_info, down to tcpi_total_retrans."""
 
 
-def transfer(sender: Namespace, receiver: Namespace, address: str, size: int) -> None:
-    """Send `size` bytes to `address` of the receiver; AssertionError unless they arrive as sent."""
+class Transferred(NamedTuple):
+    """What it took."""
+
+    seconds: float
+    retransmissions: int
+
+
+def transfer(
+    sender: Namespace,
+    receiver: Namespace,
+    address: str,
+    size: int,
+    timeout_seconds: float = _TIMEOUT_SECONDS,
+) -> Transferred:
+    """Send `size` bytes to `address` of the receiver; AssertionError unless they arrive as sent,
+    TimeoutError or AssertionError if that takes too long.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     content = random.Random(size).randbytes(size)
     received = hashlib.sha256()
@@ -29,14 +49,15 @@ def transfer(sender: Namespace, receiver: Namespace, address: str, size: int) ->
         receiver.socket(family, socket.SOCK_STREAM) as listener,
         sender.socket(family, socket.SOCK_STREAM) as client,
     ):
-        listener.settimeout(_TIMEOUT_SECONDS)
-        client.settimeout(_TIMEOUT_SECONDS)
+        listener.settimeout(timeout_seconds)
+        client.settimeout(timeout_seconds)
         listener.bind((address, 0))
         listener.listen()
+        began = time.monotonic()
         client.connect((address, listener.getsockname()[1]))
         server, _ = listener.accept()
         with server:
-            server.settimeout(_TIMEOUT_SECONDS)
+            server.settimeout(timeout_seconds)
 
             def receive() -> None:
                 while chunk := server.recv(1 << 16):
@@ -48,8 +69,12 @@ def transfer(sender: Namespace, receiver: Namespace, address: str, size: int) ->
                 client.sendall(content)
                 client.shutdown(socket.SHUT_WR)
             finally:
-                thread.join(_TIMEOUT_SECONDS)
+                thread.join(timeout_seconds)
+        seconds = time.monotonic() - began
+        information = client.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
+        (retransmissions,) = _TCP_INFO.unpack(information)
     assert received.digest() == hashlib.sha256(content).digest(), "the bytes changed on the way"
+    return Transferred(seconds, retransmissions)
 
 
 def exchange_datagrams(
