@@ -48,6 +48,10 @@ MAX_RATE_LIMITED_SOURCES: Final = 65_536
 # -- manners -------------------------------------------------------------------------------------
 # The type of service or traffic class of handshake messages: DSCP AF41, as the kernel does.
 HANDSHAKE_TRAFFIC_CLASS: Final = 0x88
+# ICMP errors to local senders, and so many at once: the kernel's net.ipv4.icmp_msgs_per_sec and
+# icmp_msgs_burst.
+UNREACHABLES_PER_SECOND: Final = 1000
+UNREACHABLES_BURST: Final = 50
 
 # -- sizes ---------------------------------------------------------------------------------------
 DEFAULT_MTU: Final = 1420

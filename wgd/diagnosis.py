@@ -106,8 +106,15 @@ class FailureLog:
         return 0 if known is None else known.count
 
     def failures(self, *others: Failure) -> tuple[Failure, ...]:
-        """Return all of it, and `others` (of the data plane), the latest first."""
-        return latest_first([*self._failures.values(), *others])
+        """Return all of it and `others` (of the data plane), the latest first, each reason once."""
+        merged = dict(self._failures)
+        for other in others:
+            known = merged.get(other.reason)
+            if known is not None:
+                count, last_ns = known.count + other.count, max(known.last_ns, other.last_ns)
+                other = Failure(other.reason, count, last_ns, other.detail or known.detail)
+            merged[other.reason] = other
+        return latest_first(merged.values())
 
 
 def latest_first(failures: Iterable[Failure]) -> tuple[Failure, ...]:

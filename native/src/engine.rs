@@ -35,7 +35,7 @@ pub struct PyEngine {
 
 /// What is used without threads.
 struct Stepped {
-    tun: ObjectTun,
+    tun: Arc<ObjectTun>,
     sockets: Vec<Arc<ObjectSocket>>,
     outbound: Outbound,
     inbound: Inbound,
@@ -99,6 +99,7 @@ impl PyEngine {
         // Threads wait for no Python object: those of the steps are gone before there are any.
         *self.stepped.lock() = None;
         self.engine.set_senders(Senders::default());
+        self.engine.refusals.set_tun(None);
         py.detach(|| {
             let workers = Workers::start(self.engine.clone(), queues).map_err(os_error)?;
             *self.workers.lock() = Some(workers);
@@ -113,6 +114,7 @@ impl PyEngine {
         });
         *self.stepped.lock() = None;
         self.engine.set_senders(Senders::default());
+        self.engine.refusals.set_tun(None);
     }
 
     fn attach_sockets(&self, py: Python<'_>, sockets: Vec<(RawFd, bool, usize)>) -> PyResult<()> {
@@ -137,7 +139,7 @@ impl PyEngine {
         tun: &Bound<'_, PyAny>,
         sockets: Vec<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        let tun = ObjectTun::new(tun)?;
+        let tun = Arc::new(ObjectTun::new(tun)?);
         self.has_virtio_header
             .store(tun.has_virtio_header(), Ordering::Relaxed);
         let sockets: Vec<_> = sockets
@@ -153,6 +155,7 @@ impl PyEngine {
             v6: first(true),
         });
         self.engine.sockets_replaced();
+        self.engine.refusals.set_tun(Some(tun.clone()));
         *self.stepped.lock() = Some(Stepped {
             tun,
             sockets,
@@ -168,7 +171,7 @@ impl PyEngine {
         if self.engine.is_tun_closed() {
             return Ok(true);
         }
-        let result = stepped.outbound.drain(&self.engine, &stepped.tun, now_ns);
+        let result = (stepped.outbound).drain(&self.engine, &*stepped.tun, now_ns);
         Ok(result.is_ok())
     }
 
@@ -178,7 +181,7 @@ impl PyEngine {
         let socket = stepped.sockets.get(index).cloned().ok_or_else(no_objects)?;
         let result = stepped
             .inbound
-            .drain(&self.engine, &*socket, &stepped.tun, now_ns);
+            .drain(&self.engine, &*socket, &*stepped.tun, now_ns);
         Ok(result.is_ok())
     }
 
@@ -265,6 +268,10 @@ impl PyEngine {
 
     fn drop_staged(&self, peer: u64) -> PyResult<()> {
         known(self.engine.drop_staged(peer))
+    }
+
+    fn refuse_staged(&self, peer: u64, now_ns: u64) -> PyResult<()> {
+        known(self.engine.refuse_staged(peer, now_ns))
     }
 
     fn set_send_counter(&self, peer: u64, counter: u64) -> PyResult<()> {

@@ -8,7 +8,7 @@ mod objects;
 use pyo3::prelude::*;
 
 /// Grows with every change of what wgd_native.pyi describes; wgd/dataplane/choice.py has its like.
-const INTERFACE_VERSION: u32 = 1;
+const INTERFACE_VERSION: u32 = 2;
 
 #[pymodule]
 fn wgd_native(module: &Bound<'_, PyModule>) -> PyResult<()> {

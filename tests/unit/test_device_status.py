@@ -112,7 +112,10 @@ def test_something_to_send_and_no_endpoint() -> None:
     failure = alice.failure(FailureReason.NO_ENDPOINT, bob)
     assert failure is not None and failure.count == 1
     assert alice.status(bob).endpoint == ""
-    assert alice.status(bob).staged_packets == 1
+    assert alice.status(bob).staged_packets == 0  # its sender was told instead
+    alice.send(bob)
+    failure = alice.failure(FailureReason.NO_ENDPOINT, bob)
+    assert failure is not None and failure.count == 2
 
 
 def test_something_to_send_and_no_private_key() -> None:

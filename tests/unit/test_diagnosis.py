@@ -42,6 +42,15 @@ def test_the_latest_comes_first_among_those_of_others_too() -> None:
     ]
 
 
+def test_a_reason_that_both_planes_know_is_told_once() -> None:
+    log = FailureLog()
+    log.note(FailureReason.NO_ENDPOINT, 10, "a detail")
+    log.note(FailureReason.NO_ENDPOINT, 10, "a detail")
+    other = Failure(FailureReason.NO_ENDPOINT, 3, 20)
+    assert log.failures(other) == (Failure(FailureReason.NO_ENDPOINT, 5, 20, "a detail"),)
+    assert log.failures() == (Failure(FailureReason.NO_ENDPOINT, 2, 10, "a detail"),)
+
+
 def test_what_a_stranger_sends_does_not_make_it_grow() -> None:
     log = FailureLog()
     for number in range(1000):

@@ -85,16 +85,22 @@ def test_counters_count_every_datagram_of_the_peer() -> None:
     assert bob.peer(alice).received_bytes == 148 + 64
 
 
-def test_without_an_endpoint_packets_wait_until_there_is_one() -> None:
+def test_without_an_endpoint_the_sender_is_told_until_there_is_one() -> None:
     simulation = Simulation()
     alice = simulation.host("alice", "192.0.2.1", "10.0.0.1")
     bob = simulation.host("bob", "192.0.2.2", "10.0.0.2")
     alice.add_peer(bob, endpoint=False)
     bob.add_peer(alice, endpoint=False)
-    packet = alice.send(bob)
+    refused = [alice.send(bob), alice.send(bob)]
     simulation.run(10 * MINUTE)
     assert simulation.log == []
+    # IPv4 and ICMP headers of 28 bytes: host unreachable.
+    assert [(each[20:22], each[28:]) for each in alice.received] == [
+        (b"\3\1", packet) for packet in refused
+    ]
+    alice.received.clear()
     alice.change_peer(bob, endpoint=bob.endpoint)
+    packet = alice.send(bob)
     simulation.settle()
     assert bob.received == [packet]
     # Bob has learnt the way back from the handshake.

@@ -175,6 +175,7 @@ class Initiator:
         self._failures.note(FailureReason.NO_ENDPOINT, now.wall_ns)
         logger.debug("%r event=no_endpoint", self._peer)
         if not self._locator.has_host:
+            self._locator.refuse()
             return
         if self._is_too_long(now):
             self._give_up(now)

@@ -95,6 +95,10 @@ class Locator:
         if endpoint is not None:
             self._dataplane.set_endpoint(self._peer, endpoint)
 
+    def refuse(self) -> None:
+        """Nobody knows where the peer is: say so to those who have something for it."""
+        self._dataplane.refuse_staged(self._peer)
+
     # -- from place to place -----------------------------------------------------------------------
 
     def heard(self) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INTERFACE_VERSION: Final = 1
+INTERFACE_VERSION: Final = 2
 """What `wgd_native.INTERFACE_VERSION` must be: that of native/wgd_native.pyi."""
 
 _REINSTALL: Final = "pip install --force-reinstall ./native"

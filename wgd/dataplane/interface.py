@@ -264,6 +264,14 @@ class DataPlane(Protocol):
     def drop_staged(self, peer: PeerId) -> None:
         """Throw the staged packets away."""
 
+    def refuse_staged(self, peer: PeerId) -> None:
+        """The peer has no endpoint and none is to come: tell the senders of what is staged by ICMP,
+        throw it away, and do so at once with what follows.
+
+        That lasts until there is an endpoint, `send_staged` or `drop_staged`. Packets that no peer
+        has the destination of are always refused like this.
+        """
+
     # -- stamps and counters ---------------------------------------------------------------------
 
     def stamps(self, peer: PeerId) -> Stamps:
@@ -275,8 +283,9 @@ class DataPlane(Protocol):
     def faults(self, peer: PeerId) -> tuple[Fault, ...]:
         """Return what has gone wrong with this peer's packets, each reason at most once.
 
-        Reasons: SEND_FAILED (EAFNOSUPPORT without a socket of the endpoint's family),
-        PACKET_NOT_AUTHENTIC, PACKET_REPLAYED, SESSION_EXPIRED, NOT_AN_ALLOWED_IP, MALFORMED_PACKET.
+        Reasons: SEND_FAILED (EAFNOSUPPORT without a socket of the endpoint's family), NO_ENDPOINT
+        (after `refuse_staged`), PACKET_NOT_AUTHENTIC, PACKET_REPLAYED, SESSION_EXPIRED,
+        NOT_AN_ALLOWED_IP, MALFORMED_PACKET.
         Each is counted in `drop_counts`, too. An error on receiving is nobody's: of ICMP errors the
         kernel tells sockets that are not connected, as ours, nothing.
         """

@@ -172,6 +172,10 @@ class NativeDataPlane:
         """Throw the staged packets away."""
         self._engine.drop_staged(peer)
 
+    def refuse_staged(self, peer: PeerId) -> None:
+        """Tell the senders of what is staged, throw it away, and do so with what follows."""
+        self._engine.refuse_staged(peer, self._clock.boot_ns())
+
     # -- stamps and counters -----------------------------------------------------------------------
 
     def stamps(self, peer: PeerId) -> Stamps:

@@ -35,6 +35,7 @@ from wgd.dataplane.portable_inbound import CLOSED_ERRNOS, Inbound
 from wgd.dataplane.portable_outbound import Outbound
 from wgd.dataplane.portable_state import Drops, EngineState, PeerState
 from wgd.dataplane.reader import Loop, Reader
+from wgd.dataplane.unreachable import Refusals
 from wgd.noise.keypair import Keypair
 
 PACKETS_PER_WAKEUP: Final = 64
@@ -48,7 +49,7 @@ class PortableDataPlane:
         self._clock = clock
         self._state = EngineState(clock)
         self._handshakes = HandshakeQueue(self._state.drops)
-        self._outbound = Outbound(self._state)
+        self._outbound = Outbound(self._state, Refusals(self._answer))
         self._inbound = Inbound(
             self._state, self._outbound, self._handshakes, tun, self._tun_closed
         )
@@ -133,6 +134,10 @@ class PortableDataPlane:
             self._state.drops.receive_failed += 1
             return handled > 0
         return True
+
+    def _answer(self, packet: memoryview) -> None:
+        with contextlib.suppress(OSError):
+            self._tun.write(packet)
 
     def _tun_closed(self, error: OSError) -> None:
         if not self._tun_is_open:
@@ -226,6 +231,7 @@ class PortableDataPlane:
         """Send what is staged; without a keypair report `NeedsHandshake` (again)."""
         known = self._state.peers[peer]
         known.handshake_reported = False
+        known.refused = False
         self._outbound.send_staged(known, self._clock.boot_ns())
 
     def drop_staged(self, peer: PeerId) -> None:
@@ -233,6 +239,14 @@ class PortableDataPlane:
         known = self._state.peers[peer]
         known.staged.clear()
         known.handshake_reported = False
+        known.refused = False
+
+    def refuse_staged(self, peer: PeerId) -> None:
+        """Tell the senders of what is staged, throw it away, and do so with what follows."""
+        known = self._state.peers[peer]
+        known.handshake_reported = False
+        known.refused = True
+        self._outbound.refuse_staged(known, self._clock.boot_ns())
 
     # -- stamps and counters -----------------------------------------------------------------------
 

@@ -4,7 +4,8 @@
       `------- a sealed datagram, waiting -----'
 
 1 the TUN reads a packet into its place in the arena (`Outbound.packet`);
-2 its destination finds the peer, by the longest prefix of the allowed IPs;
+2 its destination finds the peer, by the longest prefix of the allowed IPs; if there is none, or
+  nobody knows where it is, the sender is told (see `unreachable`);
 3 the peer's current keypair is taken; without a usable one the packet is staged and a handshake
   asked for;
 4 the packet is padded to a multiple of 16 within the MTU, and sealed in place;
@@ -32,6 +33,7 @@ from wgd.dataplane import ecn
 from wgd.dataplane.interface import DatagramSocket, OffloadOff
 from wgd.dataplane.keypairs import Session
 from wgd.dataplane.portable_state import EngineState, PeerState
+from wgd.dataplane.unreachable import Refusals
 from wgd.diagnosis import FailureReason
 from wgd.noise.messages import TRANSPORT_HEADER, MessageType
 
@@ -60,8 +62,9 @@ class Outbound:
     `send_to`.
     """
 
-    def __init__(self, state: EngineState) -> None:
+    def __init__(self, state: EngineState, refusals: Refusals) -> None:
         self._state = state
+        self._refusals = refusals
         self._mtu = DEFAULT_MTU
         self._sockets: dict[bool, DatagramSocket] = {}
         self._arena = memoryview(bytearray(_ARENA_SIZE))
@@ -104,6 +107,12 @@ class Outbound:
         peer = self._state.route(destination)
         if peer is None:
             self._state.drops.no_route += 1
+            self._refusals.refuse(bytes(packet[:length]), now_ns)
+            return
+        if peer.refused and peer.endpoint is None:
+            self._state.drops.no_endpoint += 1
+            self._state.note_fault(peer, FailureReason.NO_ENDPOINT)
+            self._refusals.refuse(bytes(packet[:length]), now_ns)
             return
         session = peer.keypairs.current
         if session is not None and session.can_send(now_ns):
@@ -118,6 +127,13 @@ class Outbound:
         if not peer.staged:
             self._stage(peer, b"")
         self.send_staged(peer, now_ns)
+
+    def refuse_staged(self, peer: PeerState, now_ns: int) -> None:
+        """Tell the senders of what is staged that it has nowhere to go, and throw it away."""
+        self._state.drops.no_endpoint += len(peer.staged)
+        for packet in peer.staged:
+            self._refusals.refuse(packet, now_ns)
+        peer.staged.clear()
 
     def _stage(self, peer: PeerState, packet: bytes) -> None:
         if len(peer.staged) == peer.staged.maxlen:

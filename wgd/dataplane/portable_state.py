@@ -65,6 +65,7 @@ class PeerState:
         "may_batch",
         "received_bytes",
         "received_packets",
+        "refused",
         "sent_bytes",
         "sent_packets",
         "staged",
@@ -77,6 +78,8 @@ class PeerState:
         self.staged: deque[bytes] = deque(maxlen=MAX_STAGED_PACKETS)
         self.may_batch = True
         """Whether several datagrams at once (UDP GSO) may be tried on the path to the peer."""
+        self.refused = False
+        """Whether packets are refused as long as there is no endpoint."""
         self.handshake_reported = False
         self.check_armed = False
         self.last_sent_ns = 0

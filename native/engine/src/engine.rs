@@ -21,6 +21,7 @@ use crate::offloads::Offloads;
 use crate::peer::{Peer, PeerId};
 use crate::sender::Sender;
 use crate::session::{Keypair, Session};
+use crate::unreachable::Refusals;
 
 const DEFAULT_MTU: usize = 1420;
 
@@ -37,6 +38,8 @@ pub struct Engine {
     pub senders: RwLock<Senders>,
     /// What the kernel has not failed at yet.
     pub offloads: Offloads,
+    /// What tells local senders that their packets have nowhere to go.
+    pub refusals: Refusals,
     pub(crate) tables: RwLock<Tables>,
     /// Grows with every change of the allowed IPs: what was looked up before is void.
     routes_version: AtomicU64,
@@ -90,6 +93,7 @@ impl Engine {
             drops: Drops::default(),
             senders: RwLock::default(),
             offloads: Offloads::default(),
+            refusals: Refusals::default(),
             tables: RwLock::default(),
             routes_version: AtomicU64::new(0),
             mtu: AtomicUsize::new(DEFAULT_MTU),
@@ -321,7 +325,11 @@ impl Engine {
     /// Send what is staged; without a keypair report that one is needed (again).
     pub fn send_staged(&self, id: PeerId, now_ns: u64) -> Result<()> {
         let peer = self.peer(id)?;
-        peer.state.lock().is_handshake_reported = false;
+        {
+            let mut state = peer.state.lock();
+            state.is_handshake_reported = false;
+            state.is_refused = false;
+        }
         self.control.lock().send_staged(self, &peer, now_ns);
         Ok(())
     }
@@ -332,6 +340,24 @@ impl Engine {
         let mut state = peer.state.lock();
         state.staged.clear();
         state.is_handshake_reported = false;
+        state.is_refused = false;
+        Ok(())
+    }
+
+    /// There is no endpoint and none is to come: tell the senders of what is staged, throw it away,
+    /// and do so at once with what follows, until `send_staged`, `drop_staged` or an endpoint.
+    pub fn refuse_staged(&self, id: PeerId, now_ns: u64) -> Result<()> {
+        let peer = self.peer(id)?;
+        let staged = {
+            let mut state = peer.state.lock();
+            state.is_handshake_reported = false;
+            state.is_refused = true;
+            std::mem::take(&mut state.staged)
+        };
+        for packet in &staged {
+            self.refusals.refuse(packet, now_ns);
+        }
+        self.drops.no_endpoint.add(staged.len());
         Ok(())
     }
 

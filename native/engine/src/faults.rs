@@ -5,6 +5,8 @@
 pub enum Reason {
     /// The kernel refused to send to the peer's endpoint, or there is no socket of its family.
     SendFailed,
+    /// It had no endpoint, and no prospect of one.
+    NoEndpoint,
     /// Forged or damaged.
     NotAuthentic,
     /// Seen before, or too late.
@@ -22,6 +24,7 @@ impl Reason {
     pub fn name(self) -> &'static str {
         match self {
             Self::SendFailed => "send_failed",
+            Self::NoEndpoint => "no_endpoint",
             Self::NotAuthentic => "packet_not_authentic",
             Self::Replayed => "packet_replayed",
             Self::SessionExpired => "session_expired",

@@ -32,4 +32,5 @@ pub mod session;
 pub mod status;
 pub mod tun;
 pub mod udp;
+pub mod unreachable;
 pub mod workers;

@@ -1,7 +1,8 @@
 //! From the TUN to UDP:
 //!
 //! 1 read a packet, or up to 64 KiB of one flow that the kernel has put together (TSO, USO);
-//! 2 its destination finds the peer, by the longest prefix of the allowed IPs;
+//! 2 its destination finds the peer, by the longest prefix of the allowed IPs; if there is none, or
+//!   nobody knows where it is, the sender is told (see `unreachable`);
 //! 3 the peer's current keypair is taken, and a counter for each packet; without a usable one the
 //!   packets are staged and a handshake asked for;
 //! 4 stamps are set, and a keypair that has grown old asks for its renewal: once for all packets;
@@ -12,8 +13,9 @@ use std::io::{self, ErrorKind};
 use std::sync::Arc;
 
 use crate::engine::Engine;
+use crate::faults::Reason;
 use crate::io::{MAX_PACKET_SIZE, Tun};
-use crate::offload::{VirtioHeader, split};
+use crate::offload::{Split, VirtioHeader, split};
 use crate::packet::destination;
 use crate::peer::Peer;
 use crate::routes::RouteCache;
@@ -82,10 +84,19 @@ impl Outbound {
         };
         let Some(peer) = self.routes.find(engine, destination) else {
             engine.drops.no_route.count();
+            refuse(engine, &mut self.sender, &mut segments, now_ns);
             return;
         };
 
         let mut state = peer.state.lock();
+        if state.is_refused && state.endpoint.is_none() {
+            let count = segments.count();
+            (state.faults).note(Reason::NoEndpoint, count, now_ns, 0);
+            drop(state);
+            engine.drops.no_endpoint.add(count);
+            refuse(engine, &mut self.sender, &mut segments, now_ns);
+            return;
+        }
         if state.is_sending_staged || !state.staged.is_empty() && state.keypairs.current().is_some()
         {
             // Older packets come first: send them, or wait until somebody has.
@@ -125,6 +136,15 @@ impl Outbound {
 impl Default for Outbound {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// Tell the sender of packets that they have nowhere to go: of a super-packet, with its first one.
+fn refuse(engine: &Engine, sender: &mut Sender, segments: &mut Split<'_>, now_ns: u64) {
+    if let Some(length) = segments.next_length() {
+        let packet = sender.slot(length);
+        segments.write_next(packet);
+        engine.refusals.refuse(packet, now_ns);
     }
 }
 

@@ -14,6 +14,15 @@ pub fn destination(packet: &[u8]) -> Option<IpAddr> {
     }
 }
 
+/// The source of a packet; `None` if it is too short to be one.
+pub fn source(packet: &[u8]) -> Option<IpAddr> {
+    match packet.first()? >> 4 {
+        4 if packet.len() >= IPV4_HEADER_SIZE => Some(v4(packet, 12)),
+        6 if packet.len() >= IPV6_HEADER_SIZE => Some(v6(packet, 8)),
+        _ => None,
+    }
+}
+
 /// The source of a packet that may be followed by padding, and its own length; `None` if its
 /// header contradicts itself or what there is.
 pub fn source_and_length(padded: &[u8]) -> Option<(IpAddr, usize)> {

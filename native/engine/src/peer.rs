@@ -71,6 +71,8 @@ pub struct PeerState {
     pub keypairs: Keypairs,
     /// Packets that wait for a session.
     pub staged: VecDeque<Box<[u8]>>,
+    /// Whether packets are refused as long as there is no endpoint.
+    pub is_refused: bool,
     /// Whether somebody holds `order` and has taken packets from `staged`.
     pub is_sending_staged: bool,
     /// When things last happened.

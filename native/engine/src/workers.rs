@@ -21,7 +21,7 @@ use rustix::time::{ClockId, clock_gettime};
 use crate::engine::{Engine, Senders};
 use crate::events::Wakeup;
 use crate::inbound::Inbound;
-use crate::io::Socket;
+use crate::io::{Socket, Tun};
 use crate::outbound::{Drained, Outbound};
 use crate::tun::DescriptorTun;
 use crate::udp::DescriptorSocket;
@@ -89,6 +89,10 @@ impl Workers {
         };
         for (number, queue) in queues.into_iter().enumerate() {
             let queue = Arc::new(queue);
+            if number == 0 {
+                let tun: Arc<dyn Tun> = queue.clone();
+                workers.shared.engine.refusals.set_tun(Some(tun));
+            }
             let ways: [(&str, Way); 2] = [("out", read_tun), ("in", read_sockets)];
             for (name, way) in ways {
                 let (shared, queue) = (workers.shared.clone(), queue.clone());
@@ -153,6 +157,7 @@ impl Drop for Workers {
             let _ = thread.join();
         }
         self.shared.engine.set_senders(Senders::default());
+        self.shared.engine.refusals.set_tun(None);
     }
 }
 

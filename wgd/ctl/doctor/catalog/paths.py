@@ -20,7 +20,7 @@ ENTRIES: Final = (
         "no-endpoint",
         PROBLEM,
         "There is something to send to peer {peer}, but it has no endpoint and has not called.",
-        "Packets for the peer are dropped: nobody knows where it is.",
+        "Packets for the peer are refused: nobody knows where it is.",
         (
             "Give it one: wgdctl set {interface} peer {key} endpoint HOST:PORT",
             "Or let the other end call: it needs our endpoint, and behind NAT a persistent "
