@@ -9,10 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.testbed import Daemon, Namespace, Testbed, Tunnel, only_wgd, require, wait_until
+from tests.testbed import (
+    Daemon,
+    Namespace,
+    Testbed,
+    Tunnel,
+    daemon_command,
+    only_wgd,
+    require,
+    wait_until,
+)
 from tests.testbed.limits import no_new_descriptors
 from tests.testbed.tunnels import LEFT_PORT
-from tests.testbed.uapi import UapiConnection
+from tests.testbed.uapi import SOCKET_DIRECTORY, UapiConnection
 
 pytestmark = [pytest.mark.netns, only_wgd("clients wait while there are no descriptors")]
 
@@ -112,3 +121,26 @@ def test_without_descriptors_the_tunnel_goes_on_and_the_rest_comes_back(engine: 
         # Two are of the listening sockets, whoever waited.
         assert sum("event=accept_failed reason='Too many open files'" in e for e in errors) == 2
         assert daemon.pid == pid
+
+
+def test_a_start_without_enough_descriptors_says_so_and_leaves_nothing(testbed: Testbed) -> None:
+    namespace, name = testbed.namespace(), testbed.interface_name()
+    statuses = []
+    for limit in (14, 18, 22, 40):
+        program = testbed.run_program(
+            namespace, name, command=["prlimit", f"--nofile={limit}", *daemon_command()]
+        )
+        launch = program.launched()
+        statuses.append(launch.returncode)
+        daemon = Daemon(namespace, name, program)
+        if launch.returncode == 0:
+            daemon.signal(signal.SIGTERM)
+            daemon.wait_for_end()
+        else:
+            (line,) = launch.stderr.splitlines()
+            assert line.startswith("wgd: ")
+            assert "Too many open files" in line
+        assert not program.is_running()
+        assert not namespace.has_interface(name)
+        assert not [path for path in SOCKET_DIRECTORY.iterdir() if path.name.startswith(name)]
+    assert {0, 1} == set(statuses), statuses

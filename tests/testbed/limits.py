@@ -4,7 +4,7 @@ import errno
 import os
 import resource
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.testbed.namespaces import run
@@ -28,7 +28,8 @@ def no_new_descriptors(pid: int = 0) -> Iterator[None]:
                 raise AssertionError("a descriptor below 3 was free")
         yield
     finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        with suppress(ProcessLookupError):  # it may have ended
+            resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
 
 
 @contextmanager
