@@ -74,5 +74,6 @@ def follow_system(
         on_routes_change=tunnel.routes_changed,
         on_network_change=tunnel.rebind,
         on_wake=tunnel.woke_up,
+        on_clone=tunnel.cloned,
     )
     opened.callback(network.close)

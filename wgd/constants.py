@@ -25,6 +25,9 @@ ZERO_KEYS_AFTER_TIME_NS: Final = 3 * REJECT_AFTER_TIME_NS
 REKEY_ON_RECEIVE_AFTER_TIME_NS: Final = (
     REJECT_AFTER_TIME_NS - KEEPALIVE_TIMEOUT_NS - REKEY_TIMEOUT_NS
 )
+# A suspend this long ends all sessions, as the kernel ends them before every suspend. Shorter ones
+# are those of systems that sleep by themselves between two packets; there the kernel does not.
+SUSPEND_ENDS_SESSIONS_AFTER_NS: Final = 10 * SECOND_NS
 INITIATION_INTERVAL_MIN_NS: Final = 20 * MILLISECOND_NS
 COOKIE_SECRET_LIFETIME_NS: Final = 120 * SECOND_NS
 # The initiator stops trusting a cookie a little before the responder forgets the secret.

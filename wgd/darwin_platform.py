@@ -58,6 +58,7 @@ class DarwinPlatform:
         on_routes_change: Callable[[], None],  # noqa: ARG002 - new sockets have no pinned sources
         on_network_change: Callable[[], None],
         on_wake: Callable[[], None],  # noqa: ARG002 - sleep ends with a change of network
+        on_clone: Callable[[], None],  # noqa: ARG002 - nobody tells
     ) -> NetworkWatcher:
         """Watch the network under the tunnel, and the sockets' failures. Raises OSError."""
         watcher = NetworkWatcher(loop, self._tun.interface_index(), on_network_change)

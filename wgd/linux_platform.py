@@ -12,6 +12,7 @@ from wgd.addresses import Endpoint
 from wgd.dataplane.choice import Choice
 from wgd.errors import WgdError
 from wgd.net import routes, udp
+from wgd.net.clone import CloneWatcher
 from wgd.net.link import LinkWatcher
 from wgd.net.routes import RouteWatcher
 from wgd.net.wake import WakeWatcher
@@ -72,9 +73,11 @@ class LinuxPlatform:
         on_routes_change: Callable[[], None],
         on_network_change: Callable[[], None],  # noqa: ARG002 - UDP sockets survive all changes
         on_wake: Callable[[], None],
+        on_clone: Callable[[], None],
     ) -> contextlib.ExitStack:
-        """Watch the network under the tunnel, and the system's sleep. Raises OSError."""
+        """Watch the network under the tunnel, the system's sleep and copies. Raises OSError."""
         with contextlib.ExitStack() as watchers:
             watchers.callback(RouteWatcher(loop, on_routes_change).close)
             watchers.callback(WakeWatcher(loop, on_wake).close)
+            watchers.callback(CloneWatcher(loop, on_clone).close)
             return watchers.pop_all()

@@ -68,12 +68,14 @@ class Platform(Protocol):
         on_routes_change: Callable[[], None],
         on_network_change: Callable[[], None],
         on_wake: Callable[[], None],
+        on_clone: Callable[[], None],
     ) -> Watcher:
-        """Watch the network under the tunnel, and the system's sleep. Raises OSError.
+        """Watch the network under the tunnel, the system's sleep and copies. Raises OSError.
 
         `on_routes_change` asks for a look at the pinned sources, `on_network_change` for new
         sockets; a system whose sockets survive everything never calls the latter. `on_wake` says
-        that the system was suspended, or its clock set.
+        that the system was suspended, or its clock set, `on_clone` that this virtual machine may
+        have become a copy of another.
         """
 
 

@@ -434,6 +434,12 @@ class Tunnel:
         self._timer_ns = None
         self._rearm()
 
+    def cloned(self) -> None:
+        """This machine may be a copy: send nothing more under keys that the original has, too."""
+        logger.info("event=machine_copied")
+        self._device.cloned(self._clock.now())
+        self._rearm()
+
     def _time_suspended(self) -> int:
         """Return how long this system was suspended since it was started, give or take."""
         return self._clock.boot_ns() - int(self._loop.time() * SECOND_NS)

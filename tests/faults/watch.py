@@ -12,6 +12,7 @@ REKEY_TIMEOUT_NS = 5 * SECOND
 MAX_STAGED, MAX_QUEUED_HANDSHAKES, MAX_SESSIONS_PER_PEER = 128, 1024, 3
 
 _TRANSPORT_HEADER = struct.Struct("<4xIQ")
+_ICMP, _HOST_UNREACHABLE = 1, b"\3\1"
 _INITIATION_HEADER = struct.Struct("<4xI")
 
 
@@ -39,7 +40,17 @@ class Watch:
         self.sent += 1
 
     def packet_came(self, receiver: str, packet: bytes) -> None:
-        """A packet has come out of a tunnel: unchanged, once, and where it belongs."""
+        """A packet has come out of a tunnel: unchanged, once, and where it belongs.
+
+        Or it tells its sender that there is no way to its destination: then it never arrives.
+        """
+        if packet[20:22] == _HOST_UNREACHABLE and packet[9] == _ICMP:
+            # Of a long packet it quotes the beginning, which holds its number.
+            quoted = [sent for sent in self.outstanding if sent.startswith(packet[28:])]
+            assert len(quoted) == 1, f"{receiver} is told of a packet that was not refused"
+            sender, _ = self.outstanding.pop(quoted[0])
+            assert sender == receiver, f"{receiver} is told of a packet of {sender}"
+            return
         meant_for = self.outstanding.pop(packet, None)
         assert meant_for is not None, f"{receiver} got a packet twice, or changed: {packet.hex()}"
         assert meant_for[1] == receiver, f"{receiver} got what was for {meant_for[1]}"

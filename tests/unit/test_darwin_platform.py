@@ -116,6 +116,7 @@ def test_failing_sends_reach_the_network_watcher(monkeypatch: pytest.MonkeyPatch
         on_routes_change=lambda: None,
         on_network_change=lambda: changes.append("changed"),
         on_wake=lambda: None,
+        on_clone=lambda: None,
     )
     loop.close()
     assert isinstance(watcher, FakeWatcher)

@@ -507,7 +507,7 @@ def test_after_a_nap_whom_we_talked_to_gets_a_keepalive() -> None:
     simulation, alice, bob = pair()
     alice.send(bob)
     alice.host.addresses = ("198.51.100.1",)
-    wake_up(alice, 60 * SECOND)
+    wake_up(alice, 9 * SECOND)
     assert bob.status(alice).endpoint == f"198.51.100.1:{PORT}"
     assert len(simulation.sent(INITIATION)) == 1
 

@@ -26,7 +26,7 @@ from typing import Final
 from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Instant
 from wgd.configuration import NO_KEY, DeviceChange, DeviceState, PeerChange
-from wgd.constants import MAX_PEERS, REJECT_AFTER_TIME_NS
+from wgd.constants import MAX_PEERS, REJECT_AFTER_TIME_NS, SUSPEND_ENDS_SESSIONS_AFTER_NS
 from wgd.core import news
 from wgd.core.device_status import PeerStates, PeerStatuses, describe
 from wgd.core.endpoints import parse_host
@@ -102,6 +102,8 @@ class Device:
         self._indices: IndexTable[Peer] = IndexTable(random)
         self._schedule = Schedule()
         self._news = News()
+        self._suspended_since_ns = 0
+        """What was sent before this (boot time) was sent before the last suspend, at the latest."""
         self._heard_since_ns: int | None = None
         """Who was heard from since then (boot time) is told that we are awake, until all know."""
         self._counts = HandshakeCounts()
@@ -255,10 +257,23 @@ class Device:
         self._tell(self._peers_by_id, news.GREETING, now)
 
     def woke_up(self, now: Instant, asleep_ns: int) -> None:
-        """The system was suspended for so long (0: only its clock was set)."""
+        """The system was suspended for so long (0: only its clock was set).
+
+        After a suspend all sessions begin anew, because keys may have been read meanwhile.
+        """
         if self._heard_since_ns is None:  # else some do not know of the last time yet
             self._heard_since_ns = now.boot_ns - asleep_ns - REJECT_AFTER_TIME_NS
-        self._tell(self._peers_by_id, news.AWAKE, now)
+        what = news.AWAKE
+        if asleep_ns >= SUSPEND_ENDS_SESSIONS_AFTER_NS:
+            what |= news.SUSPENDED
+            self._suspended_since_ns = now.boot_ns - asleep_ns
+        self._tell(self._peers_by_id, what, now)
+
+    def cloned(self, now: Instant) -> None:
+        """There may be a copy of this device: never send under its keys again."""
+        for peer_id in self._peers_by_id:
+            self._dataplane.expire_keypairs(peer_id)  # now; all else can wait
+        self._tell(self._peers_by_id, news.CLONED, now)
 
     # -- news for all peers ------------------------------------------------------------------------
 
@@ -293,6 +308,10 @@ class Device:
                 peer.start(now)
         if untold & news.IDENTITY:
             peer.set_identity(self._identity)
+        if untold & news.CLONED:
+            peer.cloned()
+        if untold & news.SUSPENDED:
+            peer.end_sessions(self._suspended_since_ns)
         if untold & news.PORT:
             peer.rebound(now)
         if untold & news.AWAKE and self._heard_since_ns is not None:

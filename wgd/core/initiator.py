@@ -118,6 +118,10 @@ class Initiator:
         self._end()
         self._last_sent_ns = None
 
+    def has_sent_since(self, since_ns: int) -> bool:
+        """Whether the last initiation or response left after this (boot time)."""
+        return self._last_sent_ns is not None and self._last_sent_ns > since_ns
+
     def _end(self) -> None:
         self._unanswered_since_ns = None
         self._at_ns = None

@@ -26,6 +26,11 @@ AWAKE: Final = 1 << 5
 GREETING: Final = 1 << 6
 """We are reached another way: whoever was heard from lately is told so."""
 
+SUSPENDED: Final = 1 << 7
+"""That was so long that all sessions are over."""
+CLONED: Final = 1 << 8
+"""Somebody else may have our keys."""
+
 
 class News:
     """The news that peers have not been told yet: a sum of the constants above for each."""

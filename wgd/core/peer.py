@@ -136,9 +136,34 @@ class Peer:
         """Our own static key changed: sessions made with the old one must be made anew."""
         self._identity = identity
         self._handshake.set_identity(identity)
+        self._begin_anew()
+
+    def cloned(self) -> None:
+        """Somebody may have our keys: send nothing more under them, nor reuse an ephemeral one.
+
+        What arrives under them may still be opened.
+        """
+        self._handshake.clear()
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
         self._free_handshake_index()
         self.initiator.reset()
         self._dataplane.expire_keypairs(self.id)
+        if self._running:
+            self._dataplane.send_staged(self.id)
+
+    def end_sessions(self, before_ns: int) -> None:
+        """Forget sessions and handshakes from before this (boot time); what is staged waits for a
+        new one. What the first packet after a suspend has begun goes on.
+        """
+        if not self.initiator.has_sent_since(before_ns):
+            self._handshake.clear()
+            self._free_handshake_index()
+            self.initiator.reset()
+        if self._session_derived_ns is None or self._session_derived_ns <= before_ns:
+            self._session_derived_ns = None
+            self._indices.free(self._dataplane.drop_keypairs(self.id))
         if self._running:
             self._dataplane.send_staged(self.id)
 
