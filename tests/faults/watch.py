@@ -101,7 +101,9 @@ def check_tables(hosts: Iterable[Host]) -> None:
         assert len(owned) <= (MAX_SESSIONS_PER_PEER + 1) * len(peers)
         assert len(device._schedule._heap) <= 4 * len(peers) + 65
         assert all(len(peer.staged) <= MAX_STAGED for peer in state.peers.values())
-        assert len(host.dataplane._handshakes) <= MAX_QUEUED_HANDSHAKES
+        assert pending <= set(state.open_initiations), f"{host.name} would not take an answer"
+        assert len(state.open_initiations) <= len(peers)
+        assert host.dataplane.queue_depths().handshakes <= MAX_QUEUED_HANDSHAKES
         assert set(state.peers) == set(device.peer_ids())
         assert len(device.status(host.clock.now()).peers) == len(peers)
 
