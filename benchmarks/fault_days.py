@@ -14,6 +14,7 @@ from typing import Final
 from faults_report import Table, parser, write
 
 from tests.faults import days
+from tests.testbed.engines import ENGINES, PORTABLE
 
 _SECOND: Final = 10**9
 _DAY: Final = 86_400 * _SECOND
@@ -45,6 +46,12 @@ def main(argv: Sequence[str]) -> int:
     """Live through them; 0 if each was as it should be."""
     options = parser("days", __doc__, seeds=1000, seconds=3600)
     options.add_argument("--first", type=int, default=0, help="the first seed (default: 0)")
+    options.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=PORTABLE,
+        help="that of all devices; the native one has another beside it on odd seeds",
+    )
     given = options.parse_args(argv)
     deadline = time.monotonic() + given.seconds
     figures = _Figures()
@@ -52,29 +59,29 @@ def main(argv: Sequence[str]) -> int:
         if time.monotonic() > deadline:
             break
         plan = days.plan(seed)
-        day = days.Day(seed)
+        day = days.Day(seed, given.engine)
         try:
             day.run_through(plan)
-        except Exception as error:  # noqa: BLE001 - whatever it is: it is told with its seed
-            figures.failed.append(_explain(seed, error))
+        except Exception:  # noqa: BLE001 - whatever it is: it is told with its seed
+            figures.failed.append(_explain(seed, given.engine))
         figures.seeds += 1
         figures.steps += len(plan)
         figures.add(day)
-    write([_table(figures)], given.json)
+    write([_table(figures, given.engine)], given.json)
     return int(bool(figures.failed))
 
 
-def _explain(seed: int, error: Exception) -> str:
-    few, _ = days.shortest(seed)
-    text = f"seed {seed}: {type(error).__name__}: {error}; enough for it: {[*map(tuple, few)]}"
+def _explain(seed: int, engine: str) -> str:
+    steps, error = days.shortest(seed, engine)
+    text = f"seed {seed}: {error}; enough for it: {[*map(tuple, steps)]}"
     sys.stderr.write(f"{text}\n")
     return text
 
 
-def _table(figures: _Figures) -> Table:
+def _table(figures: _Figures, engine: str) -> Table:
     took_ns = figures.recovered_ns or [0]
     return Table(
-        "Simulated days",
+        f"Simulated days, {engine} engine",
         ("what", "figure"),
         (
             ("seeds", figures.seeds),

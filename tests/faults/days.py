@@ -2,7 +2,7 @@
 
 1 `plan(seed)` draws the steps: what happens, each with a seed of its own, so that a step does the
   same whatever is left out before it;
-2 `Day(seed).run_through(steps)` lets them happen on a virtual clock, under `Watch`;
+2 `Day(seed, engine).run_through(steps)` lets them happen on a virtual clock, under `Watch`;
 3 then the faults stop, and within RECOVERY_NS all are heard who speak: of each pair one or both;
 4 from then on no packet is lost in either direction while keys are renewed, and when nobody says
   anything more all is quiet.
@@ -17,10 +17,11 @@ from typing import NamedTuple
 from tests.faults.nodes import World
 from tests.faults.watch import check_idle, check_tables
 from tests.faults.weather import Faults
+from tests.testbed.engines import PORTABLE
 from tests.unit.simulation import MILLISECOND, PORT, SECOND
 from wgd.addresses import Endpoint
 from wgd.net.memory import Transit
-from wgd.noise.cookie import HandshakeKeys
+from wgd.noise.cookie import mac1_key
 from wgd.noise.primitives import mac
 
 MINUTE = 60 * SECOND
@@ -86,8 +87,8 @@ def plan(seed: int) -> list[Step]:
 class Day(World):
     """One day; `run_through` it once."""
 
-    def __init__(self, seed: int) -> None:
-        super().__init__(seed)
+    def __init__(self, seed: int, engine: str = PORTABLE) -> None:
+        super().__init__(seed, engine)
         self.recovered_ns: dict[tuple[str, str], int] = {}
         """Of each who speaks: how long after the last fault it said what was heard."""
         # In the end some pairs speak in one direction only. Nobody finds road but by hearing it.
@@ -133,7 +134,7 @@ class Day(World):
             sent = [(one, other, self.say(one, other)) for one, other in self.speakers]
             self.run(SECOND)
             for one, other, packet in sent:
-                if packet not in self.watch.outstanding:
+                if self.watch.has_come(packet):
                     took_ns = self.now_ns - began_ns - SECOND
                     self.recovered_ns.setdefault((one.name, other.name), took_ns)
             if self.now_ns - began_ns > RECOVERY_NS:
@@ -153,13 +154,15 @@ class Day(World):
 
     def _be_patient(self) -> None:
         self.watch.outstanding.clear()
+        self.watch.refused.clear()
         end_ns = self.now_ns + PATIENCE_NS
         while self.now_ns < end_ns:
             for one, other in self.pairs:
                 self.say(one, other)
             self.run(5 * SECOND)
-            lost = set(self.watch.outstanding.values())
+            lost = {(sender, receiver) for _, sender, receiver in self.watch.outstanding.values()}
             assert not lost, f"lost where nothing is wrong: {lost}"
+            assert not self.watch.refused, "refused where nothing is wrong"
 
     def _be_quiet(self) -> None:
         self.run(SILENCE_AFTER_NS)
@@ -251,7 +254,7 @@ class Day(World):
     def _load(self, rng: random.Random) -> None:
         """A stranger who knows the public key sends more handshakes than can be handled."""
         node = rng.choice(self.nodes)
-        key = HandshakeKeys.of(node.public_key).mac1
+        key = mac1_key(node.public_key)
         for _ in range(rng.choice((140, 140, 1200))):
             message = b"\x01\x00\x00\x00" + rng.randbytes(112)
             datagram = message + mac(key, message) + bytes(16)
@@ -280,34 +283,34 @@ class Day(World):
             node.fall_asleep()
 
 
-def live(seed: int, steps: Sequence[Step] | None = None) -> Day:
+def live(seed: int, engine: str = PORTABLE, steps: Sequence[Step] | None = None) -> Day:
     """Live through the day of this seed, or through some of its steps, and return it."""
-    day = Day(seed)
+    day = Day(seed, engine)
     day.run_through(plan(seed) if steps is None else steps)
     return day
 
 
-def fails(seed: int, steps: Sequence[Step]) -> Exception | None:
-    """Return what goes wrong in a day of these steps."""
+def fails(seed: int, engine: str = PORTABLE, steps: Sequence[Step] | None = None) -> str:
+    """Return what goes wrong in a day of these steps; "" for nothing."""
     try:
-        live(seed, steps)
+        live(seed, engine, steps)
     except Exception as error:  # noqa: BLE001 - whatever it is, it is what we look for
-        return error
-    return None
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
-def shortest(seed: int) -> tuple[list[Step], Exception | None]:
+def shortest(seed: int, engine: str = PORTABLE) -> tuple[list[Step], str]:
     """Return the fewest steps found that still go wrong, and how."""
     steps = plan(seed)
-    error = fails(seed, steps)
-    if error is None:
-        return [], None
-    size = len(steps) // 2
+    error = fails(seed, engine, steps)
+    if not error:
+        return [], ""
+    size = max(len(steps) // 2, 1)
     while size:
         start = 0
         while start < len(steps):
             fewer = steps[:start] + steps[start + size :]
-            if (other := fails(seed, fewer)) is not None:
+            if other := fails(seed, engine, fewer):
                 steps, error = fewer, other
             else:
                 start += size

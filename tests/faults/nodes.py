@@ -7,14 +7,17 @@ Each is driven as the daemon drives its device when links, ports, addresses and 
 """
 
 import itertools
+from collections.abc import Callable
 
+from tests.dataplane.lab import SteppedEngine
 from tests.faults.watch import Watch
 from tests.faults.weather import Weather
+from tests.testbed.engines import PORTABLE
 from tests.unit.simulation import PORT, SECOND, TRANSPORT, Host, Sent, Simulation, ip_packet
 from wgd.addresses import Endpoint, Prefix
-from wgd.clock import Instant, VirtualClock
+from wgd.clock import Clock, Instant, VirtualClock
 from wgd.configuration import AllowedIpChange, PeerChange
-from wgd.dataplane.interface import PeerId
+from wgd.dataplane.interface import PeerId, Tun
 from wgd.dataplane.portable import PortableDataPlane
 from wgd.net.memory import MemoryNetwork, Transit
 from wgd.noise.keypair import Keypair
@@ -23,6 +26,22 @@ from wgd.noise.primitives import PrivateKey
 OUTSIDE_OF_NAT = "198.51.100.1"
 MAX_CAPTURED = 1000
 FIRST_PORT_OF_NAT = 1024
+NAMES = HUB, ALICE, ROAD = "hub", "alice", "road"
+
+
+MakeEngine = Callable[[Tun, Clock], SteppedEngine]
+
+
+def _choose(engine: str, seed: int) -> dict[str, MakeEngine]:
+    """Return how to make the engine of each node: the native one meets the other on odd seeds."""
+    if engine == PORTABLE:
+        return dict.fromkeys(NAMES, PortableDataPlane)
+    from wgd.dataplane.native import NativeDataPlane  # it may not be there
+
+    chosen: dict[str, MakeEngine] = dict.fromkeys(NAMES, NativeDataPlane)
+    if seed % 2:
+        chosen[NAMES[seed % len(NAMES)]] = PortableDataPlane
+    return chosen
 
 
 class NodeClock:
@@ -51,14 +70,16 @@ class NodeClock:
         self._wrong_by_ns += max(0, self._latest_wall_ns + SECOND - self.now().wall_ns)
 
 
-class WatchedDataPlane(PortableDataPlane):
-    """Reports every key it is given."""
+def _watched(engine: SteppedEngine, watch: Watch) -> SteppedEngine:
+    """Let the watch see every key that the engine is given."""
+    install = engine.install_keypair
 
-    watch: Watch
+    def install_keypair(peer: PeerId, keypair: Keypair) -> tuple[int, ...]:
+        watch.keypair_installed(keypair.send_key)
+        return install(peer, keypair)
 
-    def install_keypair(self, peer: PeerId, keypair: Keypair) -> tuple[int, ...]:
-        self.watch.keypair_installed(keypair.send_key)
-        return super().install_keypair(peer, keypair)
+    vars(engine)["install_keypair"] = install_keypair
+    return engine
 
 
 class Node(Host):
@@ -76,10 +97,9 @@ class Node(Host):
         self._asleep_since_ns: int | None = None
         super().__init__(world, name, address, tunnel_ip, NodeClock(world.clock))
 
-    def make_dataplane(self) -> PortableDataPlane:
-        dataplane = WatchedDataPlane(self.tun, self.clock)
-        dataplane.watch = self.simulation.watch
-        return dataplane
+    def make_dataplane(self) -> SteppedEngine:
+        engine = self.simulation.engines[self.name](self.tun, self.clock)
+        return _watched(engine, self.simulation.watch)
 
     @property
     def is_asleep(self) -> bool:
@@ -224,7 +244,8 @@ class World(Simulation):
 
     network: BadNetwork
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, engine: str) -> None:
+        self.engines = _choose(engine, seed)
         self.watch = Watch()
         self.captured: list[Transit] = []
         """The first datagrams that were sent: a stranger has them."""
@@ -233,9 +254,9 @@ class World(Simulation):
         super().__init__(seed)
         self._serial = itertools.count()
         self.nodes = (
-            Node(self, "hub", "192.0.2.1", "10.0.0.1"),
-            Node(self, "alice", "192.0.2.2", "10.0.0.2"),
-            Node(self, "road", "192.168.0.2", "10.0.0.3"),
+            Node(self, HUB, "192.0.2.1", "10.0.0.1"),
+            Node(self, ALICE, "192.0.2.2", "10.0.0.2"),
+            Node(self, ROAD, "192.168.0.2", "10.0.0.3"),
         )
         self.hosts = list(self.nodes)
         self.pairs = tuple(itertools.permutations(self.nodes, 2))

@@ -5,12 +5,14 @@ import pytest
 from tests.faults import days
 from tests.faults.watch import Watch
 from tests.faults.weather import Faults, Weather
-from tests.unit.simulation import INITIATION, RESPONSE, SECOND, Sent, pair
+from tests.unit.simulation import INITIATION, RESPONSE, SECOND, Sent, ip_packet, pair
 
 
-@pytest.mark.parametrize("seed", range(24))
-def test_a_day_of_faults_ends_in_a_working_tunnel_and_then_in_silence(seed: int) -> None:
-    days.live(seed)
+@pytest.mark.parametrize("seed", range(16))
+def test_a_day_of_faults_ends_in_a_working_tunnel_and_then_in_silence(
+    seed: int, engine: str
+) -> None:
+    days.live(seed, engine)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -44,22 +46,25 @@ def test_a_plan_depends_on_nothing_but_its_seed() -> None:
 def test_a_failure_is_cut_down_to_the_steps_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """A link flap that forgets nothing else: whoever initiates again is caught."""
     monkeypatch.setattr(Watch, "may_initiate_at_once", lambda _watch, _host: None)
-    seed = next(seed for seed in range(100) if days.fails(seed, days.plan(seed)))
+    seed = next(seed for seed in range(100) if days.fails(seed))
     steps, error = days.shortest(seed)
-    assert isinstance(error, AssertionError) and "initiates again" in str(error)
+    assert "initiates again" in error
     assert 0 < len(steps) < len(days.plan(seed)) / 2
     assert {step.name for step in steps} & {"link", "key", "port"}
 
 
 def test_the_watch_sees_what_must_not_be() -> None:
     watch = Watch()
-    watch.packet_sent("alice", "hub", b"packet")
+    one, other, third = (ip_packet("10.0.0.1", "10.0.0.2", bytes([n]) * 9) for n in range(3))
+    for packet in (one, other, third):
+        watch.packet_sent("alice", "hub", packet)
     with pytest.raises(AssertionError, match="what was for hub"):
-        watch.packet_came("road", b"packet")
-    watch.packet_sent("alice", "hub", b"packet")
-    watch.packet_came("hub", b"packet")
-    with pytest.raises(AssertionError, match="twice, or changed"):
-        watch.packet_came("hub", b"packet")
+        watch.packet_came("road", one)
+    with pytest.raises(AssertionError, match="changed"):
+        watch.packet_came("hub", other[:-1])
+    watch.packet_came("hub", third)
+    with pytest.raises(AssertionError, match="twice"):
+        watch.packet_came("hub", third)
     watch.keypair_installed(b"key")
     with pytest.raises(AssertionError, match="used again"):
         watch.keypair_installed(b"key")
@@ -67,7 +72,7 @@ def test_the_watch_sees_what_must_not_be() -> None:
     hub, alice, _road = day.nodes
     packet = day.say(hub, alice)
     day.run(SECOND)
-    assert packet not in day.watch.outstanding
+    assert day.watch.has_come(packet)
     assert day.last_sent is not None
     with pytest.raises(AssertionError, match="nonce"):
         day.watch.datagram_sent(hub, day.last_sent.transit.datagram, day.now_ns)

@@ -6,6 +6,8 @@ import pytest
 
 from tests.unit.simulation import INITIATION, MILLISECOND, SECOND, TRANSPORT, Host, Sent, pair
 from wgd.addresses import Endpoint
+from wgd.dataplane.interface import HandshakeMessage
+from wgd.dataplane.portable import PortableDataPlane
 
 NO_KEY = bytes(32)
 OPERATIONS = ["send"] * 6 + ["run"] * 8
@@ -58,7 +60,8 @@ class Chaos:
                 host.dataplane.attach_sockets(host.sockets)
                 host.device.sockets_replaced(now)
             case "load":
-                host.flood()
+                nonsense = HandshakeMessage(bytes(148), Endpoint("203.0.113.1", 9))
+                host.device.receive_handshake(nonsense, 128, now)
             case "clock":
                 self.simulation.clock.step_wall_clock(self.random.randrange(-5, 6) * SECOND)
             case "name":
@@ -100,6 +103,7 @@ class Chaos:
         """Every live receiver index belongs to a session or a handshake, and to no other."""
         for host in (self.alice, self.bob):
             pending = {peer._handshake_index for peer in host.device._peers.values()} - {None}
+            assert isinstance(host.dataplane, PortableDataPlane)
             assert set(host.dataplane._state.sessions) | pending == set(
                 host.device._indices._owners
             )
