@@ -40,7 +40,7 @@ def run(
     """Run it with tools that answer (status, stdout, stderr); return status and output."""
 
     def main(answers: Answers) -> tuple[int, str]:
-        def answer(*command: str) -> subprocess.CompletedProcess[str]:
+        def answer(*command: str, **_options: float) -> subprocess.CompletedProcess[str]:
             key = next((word for word in answers if word in command), None)
             status, out, err = answers[key] if key else (0, PACKAGES, "")
             return subprocess.CompletedProcess(command, status, out, err)
@@ -121,10 +121,9 @@ def test_packages_that_do_not_fit_together_fail(
 
 
 def test_a_tool_that_is_missing_or_too_slow_is_no_finding(
-    audit: ModuleType, monkeypatch: pytest.MonkeyPatch
+    audit: ModuleType,
 ) -> None:
     with pytest.raises(audit.NotLookedUpError, match="no-such-tool is not installed"):
         audit._run("/nowhere/no-such-tool")
-    monkeypatch.setattr(audit, "_TIMEOUT_SECONDS", 0.05)
     with pytest.raises(audit.NotLookedUpError, match=r"no answer within 0\.05 s"):
-        audit._run("sleep", "5")
+        audit._run("sleep", "5", timeout_seconds=0.05)
