@@ -44,9 +44,24 @@ UNDER_LOAD_QUEUE_DEPTH: Final = MAX_QUEUED_HANDSHAKES // 8
 UNDER_LOAD_STICKY_NS: Final = 1 * SECOND_NS
 # Cookie replies carry no MAC1, so anybody can send them: they get a short queue of their own.
 MAX_QUEUED_COOKIE_REPLIES: Final = 64
+# A source is an IPv4 address or an IPv6 /64. So many proven handshakes, and so many cookie replies:
 HANDSHAKES_PER_SECOND_PER_SOURCE: Final = 20
 HANDSHAKE_BURST_PER_SOURCE: Final = 5
 MAX_RATE_LIMITED_SOURCES: Final = 65_536
+# An initiator sends one message in five seconds, but several may sit behind one address.
+UNPROVEN_HANDSHAKES_PER_SECOND_PER_SOURCE: Final = 1
+UNPROVEN_HANDSHAKE_BURST_PER_SOURCE: Final = 5
+# All that are neither proven nor expected together: a twentieth of a core.
+STRANGER_HANDSHAKES_PER_SECOND: Final = 256
+STRANGER_HANDSHAKE_BURST: Final = 64
+MAX_STRANGERS: Final = 4096
+COOKIE_REPLIES_PER_SECOND: Final = 20_000
+COOKIE_REPLY_BURST: Final = 1000
+MAX_COOKIE_REPLY_SOURCES: Final = 16_384
+# The MAC1 of so many messages that were heard are remembered: a copy is not heard.
+MAX_HEARD_HANDSHAKES: Final = 1024
+# Under load, where peers are is looked up anew so often.
+PEER_ENDPOINTS_LIFETIME_NS: Final = 1 * SECOND_NS
 
 # -- manners -------------------------------------------------------------------------------------
 # The type of service or traffic class of handshake messages: DSCP AF41, as the kernel does.

@@ -464,9 +464,8 @@ class Tunnel:
         if self._events:
             self._loop.call_soon(self._handle_more_events)
         # What is left keeps the descriptor readable: the loop comes back after other work.
-        messages, queued = self._dataplane.take_handshakes(_HANDSHAKES_PER_TURN)
-        for message in messages:
-            self._device.receive_handshake(message, queued, now)
+        for message in self._dataplane.take_handshakes(_HANDSHAKES_PER_TURN):
+            self._device.receive_handshake(message, now)
         self._rearm()
 
     def _handle_more_events(self) -> None:

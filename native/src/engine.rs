@@ -9,7 +9,8 @@ use pyo3::exceptions::{PyKeyError, PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyTuple};
 use wgd_engine::aead::Cipher;
-use wgd_engine::engine::{Engine, HANDSHAKE_TRAFFIC_CLASS, Senders, UnknownPeer};
+use wgd_engine::engine::{Engine, Senders, UnknownPeer};
+use wgd_engine::gate::Keys;
 use wgd_engine::inbound::Inbound;
 use wgd_engine::io::{Socket, Tun};
 use wgd_engine::outbound::Outbound;
@@ -330,9 +331,15 @@ impl PyEngine {
 
     // -- handshakes ------------------------------------------------------------------------------
 
-    fn set_mac1_key(&self, key: Option<&[u8]>) -> PyResult<()> {
-        let key = key.map(key_from).transpose()?;
-        self.engine.inbox.set_mac1_key(key);
+    fn set_handshake_keys(&self, mac1: Option<&[u8]>, reply: Option<&[u8]>) -> PyResult<()> {
+        let keys = match (mac1, reply) {
+            (Some(mac1), Some(reply)) => Some(Keys {
+                mac1: key_from(mac1)?,
+                reply: key_from(reply)?,
+            }),
+            _ => None,
+        };
+        self.engine.gate.set_keys(keys);
         Ok(())
     }
 
@@ -340,27 +347,24 @@ impl PyEngine {
         &self,
         py: Python<'py>,
         limit: usize,
-    ) -> (Vec<(Bound<'py, PyBytes>, EndpointTuple)>, usize) {
-        let (messages, queued) = self.engine.inbox.take_handshakes(limit);
-        let messages = messages
+    ) -> Vec<(Bound<'py, PyBytes>, EndpointTuple)> {
+        let messages = self.engine.inbox.take_handshakes(limit);
+        messages
             .iter()
             .map(|message| {
                 let datagram = PyBytes::new(py, &message.datagram);
                 (datagram, endpoint_tuple(&message.source))
             })
-            .collect();
-        (messages, queued)
+            .collect()
+    }
+
+    fn load(&self, now_ns: u64) -> (bool, u64) {
+        let gate = &self.engine.gate;
+        (gate.is_under_load(now_ns), gate.cookies_sent())
     }
 
     fn send_to_peer(&self, peer: u64, datagram: &[u8], now_ns: u64) -> PyResult<bool> {
         known(self.engine.send_to_peer(peer, datagram, now_ns))
-    }
-
-    fn send_to(&self, endpoint: EndpointTuple, datagram: &[u8]) -> PyResult<()> {
-        // What fails is counted.
-        let endpoint = endpoint_from(&endpoint)?;
-        let _ = (self.engine).send_to(&endpoint, datagram, HANDSHAKE_TRAFFIC_CLASS);
-        Ok(())
     }
 
     fn note_received(

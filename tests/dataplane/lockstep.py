@@ -14,7 +14,7 @@ from tests.dataplane.lab import OUR_ADDRESS, PORT, SECOND, B, FarEnd, prefix
 from tests.dataplane.pair import OTHER_ADDRESS, OTHER_ADDRESS_6, OUR_ADDRESS_6, Pair, Side
 from tests.dataplane.traffic import (
     DAMAGES,
-    MAC1_KEY,
+    KEYS,
     MAX_UDP_PAYLOAD,
     OUTER_TRAFFIC_CLASSES,
     SIZES,
@@ -55,8 +55,10 @@ class Lockstep(RuleBasedStateMachine):
         self.sessions: deque[tuple[FarEnd, PeerId, int]] = deque(maxlen=8)
         """The youngest first, each with its peer and the time when it was made."""
         self.received: deque[bytes] = deque([b""], maxlen=24)
+        self.initiation_index = 0
+        """Of the initiation that was sent last, to any peer."""
         self.our_address, self.our_address_6 = OUR_ADDRESS, OUR_ADDRESS_6
-        self.pair.both(lambda side: side.engine.set_mac1_key(MAC1_KEY))
+        self.pair.both(lambda side: side.engine.set_handshake_keys(KEYS))
         self.pair.both(lambda side: side.engine.add_allowed_ip(B, prefix("fd00:1::/32")))
 
     def teardown(self) -> None:
@@ -128,7 +130,7 @@ class Lockstep(RuleBasedStateMachine):
         if isinstance(plan, Garbage):
             return plan.build()
         if isinstance(plan, HandshakeMessage):
-            return plan.build(self.next_number())
+            return plan.build(self.next_number(), self.initiation_index)
         return self._sealed(plan)
 
     def _sealed(self, plan: Sealed) -> bytes:
@@ -177,6 +179,14 @@ class Lockstep(RuleBasedStateMachine):
             return side.let_receive()
 
         self.pair.both(call, coalesced=coalesced)
+
+    def send_handshake(self, peer: PeerId, kind: int) -> None:
+        """Send an initiation (1) or response (2), as the control plane makes them."""
+        number = self.next_number()
+        if kind == 1:
+            self.initiation_index = number
+        message = HandshakeMessage(kind).build(number)
+        self.pair.both(lambda side: side.engine.send_to_peer(peer, message))
 
     def install(self, peer: PeerId, *, initiator: bool) -> FarEnd:
         """Install a keypair as the control plane does after a handshake."""

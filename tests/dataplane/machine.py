@@ -17,7 +17,7 @@ from tests.dataplane.lab import SECOND, FarEnd, prefix
 from tests.dataplane.lockstep import Lockstep
 from tests.dataplane.pair import Side
 from tests.dataplane.traffic import (
-    MAC1_KEY,
+    KEYS,
     RECEIVE_ERRORS,
     REJECT_AFTER_MESSAGES,
     SEND_ERRORS,
@@ -99,12 +99,11 @@ CHANGES: Final = (
     "remove an allowed IP",
     "attach sockets",
     "set the MTU",
-    "set the MAC1 key",
+    "set the handshake keys",
     "batch less",
     "fail to receive",
     "set the link",
     "take handshake messages",
-    "send a cookie reply",
 )
 
 Action = tuple[str, int]
@@ -167,8 +166,7 @@ class Machine(Lockstep):
                 for _ in range(3):
                     self.send([self.packet_of(peer, number)])
             case "send a handshake message":
-                message = HandshakeMessage(1 + number % 2).build(self.next_number())
-                self.pair.both(lambda side: side.engine.send_to_peer(peer, message))
+                self.send_handshake(peer, 1 + number % 2)
             case "note a handshake message":
                 self.note_received(peer, endpoint_of(number), (92, 148)[number // 16 % 2])
             case "change the endpoint":
@@ -249,10 +247,12 @@ class Machine(Lockstep):
         kinds=st.lists(st.sampled_from((1, 2, 3)), min_size=1, max_size=4),
         count=st.sampled_from((1, 1, 65)),
         limit=st.sampled_from((0, 1, 3, 64, 2000)),
+        sender=_peers,
     )
-    def inbound_handshakes(self, kinds: list[int], count: int, limit: int) -> None:
+    def inbound_handshakes(self, kinds: list[int], count: int, limit: int, sender: int) -> None:
+        self.send_handshake(self.peer(sender), 1)
         plans = [HandshakeMessage(kind) for kind in kinds] * count
-        self.receive([(0, plan.build(self.next_number())) for plan in plans])
+        self.receive([(sender, self.datagram(plan)) for plan in plans])
         self.pair.both(lambda side: side.engine.take_handshakes(limit))
 
     # -- changes -----------------------------------------------------------------------------------
@@ -279,9 +279,9 @@ class Machine(Lockstep):
                 self.attach(([False, True], [False, True], [False], [True], [])[number % 5])
             case "set the MTU":
                 self.pair.both(lambda side: side.engine.set_mtu(MTUS[number % len(MTUS)]))
-            case "set the MAC1 key":
-                key = (MAC1_KEY, None, bytes(32))[number % 3]
-                self.pair.both(lambda side: side.engine.set_mac1_key(key))
+            case "set the handshake keys":
+                keys = (KEYS, None, KEYS._replace(mac1=bytes(32)))[number % 3]
+                self.pair.both(lambda side: side.engine.set_handshake_keys(keys))
             case "batch less":
                 self.set_max_segments((64, 2, 1)[number // 2 % 3], is_ipv6=is_ipv6)
             case "fail to receive":
@@ -293,9 +293,6 @@ class Machine(Lockstep):
             case "take handshake messages":
                 limit = (2000, 0, 1, 2, 64)[number % 5]
                 self.pair.both(lambda side: side.engine.take_handshakes(limit))
-            case "send a cookie reply":
-                reply = HandshakeMessage(3).build(self.next_number())
-                self.pair.both(lambda side: side.engine.send_to(endpoint_of(number), reply))
 
     def send_everywhere(self) -> None:
         """Send a packet to each address, to see whose it is."""

@@ -162,13 +162,6 @@ def test_a_handshake_message_that_was_not_sent_is_a_fault_too(lab: Lab, number: 
     assert_only_fault(lab, FailureReason.SEND_FAILED, 2, errno=number, peer=B)
 
 
-def test_a_cookie_reply_that_was_not_sent_is_nobodys_fault(lab: Lab) -> None:
-    lab.socket.send_errors.append(errno.ENETUNREACH)
-    lab.engine.send_to(Endpoint(A_ADDRESS, PORT), b"cookie")
-    assert lab.engine.faults(A) == ()
-    assert lab.engine.drop_counts()["send_failed"] == 1
-
-
 @pytest.mark.parametrize("number", [errno.ENOBUFS, errno.EPERM])
 def test_a_batch_that_fails_counts_each_datagram_that_was_lost(lab: Lab, number: int) -> None:
     lab.established()

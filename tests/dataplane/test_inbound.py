@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.dataplane.lab import A_ADDRESS, OUR_ADDRESS, PORT, A, B, FarEnd, Lab, ipv4, ipv6
 from wgd.addresses import Endpoint, Source
 from wgd.dataplane.interface import TunClosed
+from wgd.noise.cookie import HandshakeKeys
 
 FROM_A = ("10.2.0.1", "10.9.9.9")
 FROM_B = ("10.1.0.1", "10.9.9.9")
@@ -336,7 +337,7 @@ FUZZ = settings(
 @FUZZ
 def test_random_datagrams_never_raise(lab: Lab, datagram: bytes) -> None:
     lab.established()
-    lab.engine.set_mac1_key(bytes(32))
+    lab.engine.set_handshake_keys(HandshakeKeys(bytes(32), bytes(32)))
     before = untouched(lab)
     lab.inbound(datagram)
     assert untouched(lab) == before

@@ -86,6 +86,6 @@ def test_bad_values_are_refused_by_name(engine: "wgd_native.Engine") -> None:
     with pytest.raises(ValueError, match="an address of 5 bytes"):
         engine.add_allowed_ip(1, bytes(5), 1)
     with pytest.raises(ValueError, match="a key of 31 bytes"):
-        engine.set_mac1_key(bytes(31))
+        engine.set_handshake_keys(bytes(31), bytes(32))
     with pytest.raises(KeyError, match="unknown peer"):
         engine.set_endpoint(2, ("192.0.2.1", 1, 0, None))

@@ -47,13 +47,6 @@ def test_answers_leave_from_the_address_that_was_asked(
     assert left_from == [SECOND_ADDRESS, SECOND_ADDRESS]
 
 
-def test_a_cookie_reply_leaves_from_its_source(lab: Lab, left_from: list[str]) -> None:
-    lab.host.addresses = (OUR_ADDRESS, SECOND_ADDRESS)
-    lab.engine.send_to(PINNED, b"cookie")
-    lab.engine.send_to(PLAIN, b"cookie")
-    assert left_from == [SECOND_ADDRESS, OUR_ADDRESS]
-
-
 def test_a_source_that_is_gone_is_forgotten(lab: Lab, left_from: list[str], far: FarEnd) -> None:
     lab.host.addresses = (OUR_ADDRESS,)
     left_from.clear()

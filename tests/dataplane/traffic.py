@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tests.dataplane.lab import A_ADDRESS, B_ADDRESS, OUR_ADDRESS, PORT
 from tests.dataplane.pair import OTHER_ADDRESS, OTHER_ADDRESS_6, OUR_ADDRESS_6
 from wgd.addresses import Endpoint, Source
+from wgd.noise.cookie import HandshakeKeys
 
 REJECT_AFTER_MESSAGES: Final = 2**64 - 2**13 - 1
 MAX_UDP_PAYLOAD: Final = 65_507
@@ -28,7 +29,7 @@ V6_PREFIXES: Final = ("::/0", "fd00::/8", "fd00:1::/32", "fd00:1::/64", "fd00:1:
 V4_ADDRESSES: Final = ("10.0.0.1", "10.1.0.1", "10.1.1.1", "10.1.1.2", "10.200.0.1", "172.16.0.1")
 V6_ADDRESSES: Final = ("fd00:1::1", "fd00:1::2", "fd00:1:0:1::1", "fd00:2::1", "2001:db8:9::1")
 
-MAC1_KEY: Final = bytes(range(32))
+KEYS: Final = HandshakeKeys(mac1=bytes(range(32)), reply=bytes(range(32, 64)))
 
 T = TypeVar("T")
 
@@ -234,17 +235,18 @@ class Garbage:
 
 @dataclass(frozen=True)
 class HandshakeMessage:
-    """An initiation (1), response (2) or cookie reply (3)."""
+    """An initiation (1), response (2) or cookie reply (3); the last two answer one of ours."""
 
     kind: int
     is_right: bool = True
     excess: int = 0
 
-    def build(self, number: int) -> bytes:
-        """Return the datagram; `number` makes it one of its own."""
+    def build(self, number: int, answers: int = 0) -> bytes:
+        """Return the datagram; `number` makes it one of its own, `answers` is our index."""
         size = {1: 148, 2: 92, 3: 64}[self.kind] + self.excess
-        covered = (struct.pack("<II", self.kind, number) + bytes(size))[: size - 32]
-        mac1 = blake2s(covered, digest_size=16, key=MAC1_KEY).digest()
+        indices = (answers, number) if self.kind == 3 else (number, answers)
+        covered = (struct.pack("<III", self.kind, *indices) + bytes(size))[: size - 32]
+        mac1 = blake2s(covered, digest_size=16, key=KEYS.mac1).digest()
         if not self.is_right:
             mac1 = _patched(mac1, 15, mac1[15] ^ 1)
         return covered + mac1 + bytes(16)

@@ -21,7 +21,7 @@ from tests.testbed.engines import PORTABLE
 from tests.unit.simulation import MILLISECOND, PORT, SECOND
 from wgd.addresses import Endpoint
 from wgd.net.memory import Transit
-from wgd.noise.cookie import mac1_key
+from wgd.noise.cookie import HandshakeKeys
 from wgd.noise.primitives import mac
 
 MINUTE = 60 * SECOND
@@ -254,7 +254,7 @@ class Day(World):
     def _load(self, rng: random.Random) -> None:
         """A stranger who knows the public key sends more handshakes than can be handled."""
         node = rng.choice(self.nodes)
-        key = mac1_key(node.public_key)
+        key = HandshakeKeys.of(node.public_key).mac1
         for _ in range(rng.choice((140, 140, 1200))):
             message = b"\x01\x00\x00\x00" + rng.randbytes(112)
             datagram = message + mac(key, message) + bytes(16)

@@ -119,6 +119,10 @@ def check_tables(hosts: Iterable[Host]) -> None:
             sessions = set(dataplane._state.sessions)
             assert sessions | pending == owned, f"{host.name} leaks receiver indices"
             assert not sessions & pending
+            waited_for = set(dataplane._state.open_initiations)
+            assert pending <= waited_for, f"{host.name} would not take an answer"
+            assert len(waited_for) <= len(peers)
+            assert set(dataplane._state.peers) == set(device.peer_ids())
         assert len(device._schedule._heap) <= 4 * len(peers) + 65
         assert all(dataplane.staged_packets(peer.id) <= MAX_STAGED for peer in peers)
         assert dataplane.queue_depths().handshakes <= MAX_QUEUED_HANDSHAKES + MAX_QUEUED_COOKIES

@@ -22,7 +22,8 @@ from wgd.dataplane.interface import OffloadOff, TunClosed
 from wgd.dataplane.portable import PortableDataPlane
 from wgd.diagnosis import Failure, FailureReason
 from wgd.net.memory import MemoryNetwork, Transit
-from wgd.noise.primitives import PrivateKey
+from wgd.noise.cookie import HandshakeKeys
+from wgd.noise.primitives import PrivateKey, mac
 from wgd.status import PeerStatus
 from wgd.tun.memory import MemoryTun
 
@@ -31,6 +32,8 @@ MILLISECOND = 1_000_000
 PORT = 51820
 
 INITIATION, RESPONSE, COOKIE_REPLY, TRANSPORT = 1, 2, 3, 4
+
+LOAD_AND_SHARE = 128 + 64
 
 
 class Sent(NamedTuple):
@@ -87,7 +90,7 @@ class Host:
 
     def make_dataplane(self) -> SteppedEngine:
         """Return the engine; a test that wants to watch it returns its own."""
-        return PortableDataPlane(self.tun, self.clock)
+        return PortableDataPlane(self.tun, self.clock, self.simulation.random.randbytes)
 
     def _look_up(self, public_key: bytes, host: str, port: int) -> None:
         self.lookups.append((self.simulation.now_ns, host))
@@ -155,6 +158,23 @@ class Host:
             self.simulation.activity += 1
             self.device.on_deadline(now)
 
+    def flood(self, count: int = LOAD_AND_SHARE) -> None:
+        """Let so many initiations come that only know our public key, each from another address.
+
+        As many as there are make load, and leave nothing of what all strangers may send.
+        """
+        keys = HandshakeKeys.of(self.public_key)
+        for number in range(count):
+            message = b"\x01\0\0\0" + self.simulation.random.randbytes(112)
+            datagram = message + mac(keys.mac1, message) + bytes(16)
+            source = Endpoint(f"203.0.{number >> 8}.{number & 255}", 9)
+            self.hear(datagram, source)
+
+    def hear(self, datagram: bytes, source: Endpoint) -> None:
+        """Let a handshake message come, as from a socket."""
+        assert isinstance(self.dataplane, PortableDataPlane)
+        self.dataplane._reception.receive(datagram, source, self.simulation.clock.boot_ns())
+
     def step(self) -> bool:
         """Run one wake-up of everything; return whether anything happened."""
         before = self.simulation.activity
@@ -169,9 +189,9 @@ class Host:
         for event in events:
             assert not isinstance(event, TunClosed | OffloadOff)
             self.device.on_event(event, now)
-        messages, queued = self.dataplane.take_handshakes(16)
+        messages = self.dataplane.take_handshakes(16)
         for message in messages:
-            self.device.receive_handshake(message, queued, now)
+            self.device.receive_handshake(message, now)
         packets = self.tun.take()
         self.received += packets
         return bool(lookups or events or messages or packets) or self.simulation.activity != before
@@ -221,6 +241,16 @@ class Simulation:
             and (by is None or sent.sender == by.name)
         ]
 
+    def sent_between(self, one: Host, other: Host, *kinds: int) -> list[Sent]:
+        """What two hosts have sent to one another, of any kind or these."""
+        hosts = {one.home.host, other.home.host}
+        return [
+            sent
+            for sent in self.log
+            if (not kinds or sent.kind in kinds)
+            and {sent.transit.source.host, sent.transit.destination.host} == hosts
+        ]
+
     def settle(self) -> None:
         """Let everything happen that can happen now."""
         for _ in range(100_000):
@@ -262,6 +292,16 @@ def ip_packet(source: str, destination: str, payload: bytes) -> bytes:
         ipaddress.ip_address(destination).packed,
     )
     return header + payload
+
+
+def acquaintances(seed: int = 1) -> tuple[Simulation, Host, Host]:
+    """Return two hosts, the second of which does not know where the first is."""
+    simulation = Simulation(seed)
+    alice = simulation.host("alice", "192.0.2.1", "10.0.0.1")
+    bob = simulation.host("bob", "192.0.2.2", "10.0.0.2")
+    alice.add_peer(bob)
+    bob.add_peer(alice, endpoint=False)
+    return simulation, alice, bob
 
 
 def pair(seed: int = 1, **change: Any) -> tuple[Simulation, Host, Host]:

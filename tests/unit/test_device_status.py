@@ -21,6 +21,7 @@ from tests.unit.simulation import (
     Host,
     Sent,
     Simulation,
+    acquaintances,
     pair,
 )
 from wgd.addresses import Endpoint
@@ -45,7 +46,7 @@ def handshakes(host: Host) -> Handshakes:
 def tell(host: Host, datagram: bytes, source: Endpoint = STRANGER) -> None:
     """Hand a handshake message to the device, as if the data plane had let it through."""
     message = HandshakeMessage(datagram, source)
-    host.device.receive_handshake(message, 1, host.simulation.clock.now())
+    host.device.receive_handshake(message, host.simulation.clock.now())
     host.simulation.settle()
 
 
@@ -299,9 +300,8 @@ def test_both_ends_count_a_handshake() -> None:
 
 
 def test_cookies_are_counted_at_both_ends() -> None:
-    simulation, alice, bob = pair()
-    nonsense = HandshakeMessage(bytes(148), STRANGER)
-    bob.device.receive_handshake(nonsense, 128, simulation.clock.now())
+    simulation, alice, bob = acquaintances()
+    bob.flood()
     assert bob.device.status(simulation.clock.now()).is_under_load
     alice.send(bob)
     assert len(simulation.sent(COOKIE_REPLY)) == 1

@@ -18,6 +18,7 @@ from wgd.dataplane.interface import (
     Fault,
     HandshakeMessage,
     KeypairConfirmed,
+    Load,
     NeedsHandshake,
     OffloadOff,
     PeerId,
@@ -27,6 +28,7 @@ from wgd.dataplane.interface import (
 )
 from wgd.dataplane.portable_state import Drops
 from wgd.diagnosis import FailureReason
+from wgd.noise.cookie import HandshakeKeys
 from wgd.noise.keypair import Keypair
 from wgd.tun.memory import MemoryTun
 
@@ -134,9 +136,12 @@ def keypair() -> Keypair:
         (lambda d: d.disarm(A), ("disarm", 7)),
         (lambda d: d.clear_data_sent_unanswered(A), ("clear_data_sent_unanswered", 7)),
         (lambda d: d.clear_stamps(A), ("clear_stamps", 7)),
-        (lambda d: d.set_mac1_key(None), ("set_mac1_key", None)),
+        (lambda d: d.set_handshake_keys(None), ("set_handshake_keys", None, None)),
+        (
+            lambda d: d.set_handshake_keys(HandshakeKeys(b"m", b"c")),
+            ("set_handshake_keys", b"m", b"c"),
+        ),
         (lambda d: d.send_to_peer(A, b"d"), ("send_to_peer", 7, b"d", NOW_NS)),
-        (lambda d: d.send_to(PLAIN, b"d"), ("send_to", PLAIN, b"d")),
         (lambda d: d.note_received(A, 148, PINNED), ("note_received", 7, 148, PINNED, NOW_NS)),
         (lambda d: d.receive_from_tun(), ("step_tun", NOW_NS)),
         (lambda d: d.event_fd(), ("event_fd",)),
@@ -178,8 +183,10 @@ def test_answers_come_back_as_the_types_of_the_interface(dataplane: "NativeDataP
     assert dataplane.drop_counts() == {"no_route": 9}
     answers["queue_depths"] = (2, 3)
     assert dataplane.queue_depths() == QueueDepths(handshakes=2, staged=3)
-    answers["take_handshakes"] = ([(b"m", ("192.0.2.1", 51820, 0, None))], 129)
-    assert dataplane.take_handshakes(16) == ([HandshakeMessage(b"m", PLAIN)], 129)
+    answers["take_handshakes"] = [(b"m", ("192.0.2.1", 51820, 0, None))]
+    assert dataplane.take_handshakes(16) == [HandshakeMessage(b"m", PLAIN)]
+    answers["load"] = (True, 7)
+    assert dataplane.load() == Load(is_under_load=True, cookies_sent=7)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from wgd.addresses import Endpoint, Source
 from wgd.errors import HandshakeError
-from wgd.noise.cookie import CookieChecker, CookieGenerator, mac1_key
+from wgd.noise.cookie import CookieChecker, CookieGenerator, HandshakeKeys
 from wgd.noise.messages import CookieReply
 
 SECOND_NS = 1_000_000_000
@@ -45,7 +45,7 @@ def with_cookie(
     source: Endpoint, now_ns: int = START_NS
 ) -> tuple[CookieChecker, CookieGenerator, CountingRandom]:
     checker, generator, random = (
-        CookieChecker(PUBLIC_KEY),
+        CookieChecker(HandshakeKeys.of(PUBLIC_KEY)),
         CookieGenerator(PUBLIC_KEY),
         CountingRandom(),
     )
@@ -59,7 +59,7 @@ def with_cookie(
 
 def test_mac1_by_its_definition() -> None:
     key = hashlib.blake2s(b"mac1----" + PUBLIC_KEY).digest()
-    assert mac1_key(PUBLIC_KEY) == key
+    assert HandshakeKeys.of(PUBLIC_KEY).mac1 == key
     datagram = CookieGenerator(PUBLIC_KEY).add_macs(MESSAGE, START_NS)
     assert datagram[:116] == MESSAGE
     assert datagram[116:132] == hashlib.blake2s(MESSAGE, key=key, digest_size=16).digest()
@@ -68,7 +68,7 @@ def test_mac1_by_its_definition() -> None:
 
 @pytest.mark.parametrize("size", [60, 116])
 def test_mac1_is_checked_over_everything_before_it(size: int) -> None:
-    checker = CookieChecker(PUBLIC_KEY)
+    checker = CookieChecker(HandshakeKeys.of(PUBLIC_KEY))
     datagram = CookieGenerator(PUBLIC_KEY).add_macs(MESSAGE[:size], START_NS)
     assert checker.check_mac1(datagram)
     assert checker.check_mac1(memoryview(datagram))
@@ -83,14 +83,14 @@ def test_mac1_is_checked_over_everything_before_it(size: int) -> None:
 
 def test_mac1_for_another_receiver() -> None:
     datagram = CookieGenerator(bytes(32)).add_macs(MESSAGE, START_NS)
-    assert not CookieChecker(PUBLIC_KEY).check_mac1(datagram)
+    assert not CookieChecker(HandshakeKeys.of(PUBLIC_KEY)).check_mac1(datagram)
 
 
 # -- cookies ---------------------------------------------------------------------------------------
 
 
 def test_no_mac2_is_right_before_the_first_reply() -> None:
-    checker = CookieChecker(PUBLIC_KEY)
+    checker = CookieChecker(HandshakeKeys.of(PUBLIC_KEY))
     datagram = CookieGenerator(PUBLIC_KEY).add_macs(MESSAGE, START_NS)
     assert not checker.check_mac2(datagram, V4, START_NS)
     assert not checker.check_mac2(datagram, V4, 0)
@@ -112,7 +112,7 @@ def test_mac2_by_its_definition() -> None:
 def test_the_reply_on_the_wire() -> None:
     from nacl.bindings import crypto_aead_xchacha20poly1305_ietf_decrypt
 
-    checker = CookieChecker(PUBLIC_KEY)
+    checker = CookieChecker(HandshakeKeys.of(PUBLIC_KEY))
     datagram = CookieGenerator(PUBLIC_KEY).add_macs(MESSAGE, START_NS)
     reply = checker.create_reply(datagram, 0xAABBCCDD, V6, START_NS, CountingRandom())
     assert reply[:8] == struct.pack("<II", 3, 0xAABBCCDD)
@@ -176,7 +176,7 @@ def test_the_sender_trusts_a_cookie_for_115_seconds() -> None:
 
 
 def test_a_reply_that_was_not_asked_for() -> None:
-    checker, random = CookieChecker(PUBLIC_KEY), CountingRandom()
+    checker, random = CookieChecker(HandshakeKeys.of(PUBLIC_KEY)), CountingRandom()
     datagram = CookieGenerator(PUBLIC_KEY).add_macs(MESSAGE, START_NS)
     reply = reply_for(checker, datagram, V4, START_NS, random)
     generator = CookieGenerator(PUBLIC_KEY)
@@ -190,7 +190,7 @@ def test_a_reply_that_was_not_asked_for() -> None:
 
 def test_a_reply_to_an_older_message() -> None:
     checker, random, generator = (
-        CookieChecker(PUBLIC_KEY),
+        CookieChecker(HandshakeKeys.of(PUBLIC_KEY)),
         CountingRandom(),
         CookieGenerator(PUBLIC_KEY),
     )
@@ -221,7 +221,9 @@ def test_a_forged_reply_changes_nothing() -> None:
 def test_a_reply_from_another_receiver() -> None:
     generator = CookieGenerator(PUBLIC_KEY)
     datagram = generator.add_macs(MESSAGE, START_NS)
-    reply = reply_for(CookieChecker(bytes(32)), datagram, V4, START_NS, CountingRandom())
+    reply = reply_for(
+        CookieChecker(HandshakeKeys.of(bytes(32))), datagram, V4, START_NS, CountingRandom()
+    )
     with pytest.raises(HandshakeError, match=r"^decryption failed$"):
         generator.consume_reply(reply, START_NS)
 

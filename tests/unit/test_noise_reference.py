@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from wgd.clock import Instant
-from wgd.noise.cookie import CookieChecker, CookieGenerator
+from wgd.noise.cookie import CookieChecker, CookieGenerator, HandshakeKeys
 from wgd.noise.handshake import Handshake, StaticIdentity, identify_initiator
 from wgd.noise.messages import Initiation, Response
 
@@ -142,7 +142,7 @@ def test_the_paper_begins(q: bytes) -> None:
     datagram, s = paper_initiation(si, pub(sr), ei, 0xCAFEBABE, stamp)
 
     identity = StaticIdentity(sr.private_bytes_raw())
-    assert CookieChecker(identity.public_key).check_mac1(datagram)
+    assert CookieChecker(HandshakeKeys.of(identity.public_key)).check_mac1(datagram)
     identified = identify_initiator(identity, Initiation.parse(datagram))
     assert identified.initiator == pub(si)
     handshake = Handshake(identity, identified.initiator, q)

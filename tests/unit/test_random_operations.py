@@ -6,7 +6,6 @@ import pytest
 
 from tests.unit.simulation import INITIATION, MILLISECOND, SECOND, TRANSPORT, Host, Sent, pair
 from wgd.addresses import Endpoint
-from wgd.dataplane.interface import HandshakeMessage
 from wgd.dataplane.portable import PortableDataPlane
 
 NO_KEY = bytes(32)
@@ -60,8 +59,7 @@ class Chaos:
                 host.dataplane.attach_sockets(host.sockets)
                 host.device.sockets_replaced(now)
             case "load":
-                nonsense = HandshakeMessage(bytes(148), Endpoint("203.0.113.1", 9))
-                host.device.receive_handshake(nonsense, 128, now)
+                host.flood()
             case "clock":
                 self.simulation.clock.step_wall_clock(self.random.randrange(-5, 6) * SECOND)
             case "name":

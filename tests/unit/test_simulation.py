@@ -18,12 +18,11 @@ from tests.unit.simulation import (
     Host,
     Sent,
     Simulation,
+    acquaintances,
     ip_packet,
     pair,
 )
-from wgd.addresses import Endpoint
 from wgd.configuration import PeerChange
-from wgd.dataplane.interface import HandshakeMessage
 from wgd.errors import ConfigurationError
 from wgd.noise.handshake import HandshakeState
 from wgd.noise.primitives import PrivateKey
@@ -694,20 +693,14 @@ def test_thousands_of_due_peers_do_not_act_in_one_turn() -> None:
 # -- load ------------------------------------------------------------------------------------------
 
 
-def under_load(host: Host, simulation: Simulation) -> None:
-    """Make the host believe that an eighth of its handshake queue is full."""
-    nonsense = HandshakeMessage(bytes(148), Endpoint("203.0.113.1", 9))
-    host.device.receive_handshake(nonsense, 128, simulation.clock.now())
-
-
 def test_under_load_an_initiation_is_answered_by_a_cookie_that_the_next_one_uses() -> None:
-    simulation, alice, bob = pair()
-    under_load(bob, simulation)
+    simulation, alice, bob = acquaintances()
+    bob.flood()
     packet = alice.send(bob)
-    assert [sent.kind for sent in simulation.log] == [INITIATION, COOKIE_REPLY]
+    assert [sent.kind for sent in simulation.sent_between(alice, bob)] == [INITIATION, COOKIE_REPLY]
     simulation.run(5 * SECOND - 1)
-    assert len(simulation.log) == 2, "the cookie waits for the next retry"
-    under_load(bob, simulation)
+    assert len(simulation.sent_between(alice, bob)) == 2, "the cookie waits for the next retry"
+    bob.flood()
     simulation.run(1 * SECOND)
     retry = simulation.sent(INITIATION)[1].transit.datagram
     assert retry[-16:] != bytes(16)
@@ -716,29 +709,30 @@ def test_under_load_an_initiation_is_answered_by_a_cookie_that_the_next_one_uses
 
 
 def test_load_is_over_a_second_after_it_was_last_seen() -> None:
-    simulation, alice, bob = pair()
-    under_load(bob, simulation)
+    simulation, alice, bob = acquaintances()
+    bob.flood()
     simulation.run(SECOND)
+    alice.send(bob)
+    assert simulation.sent_between(alice, bob, COOKIE_REPLY) == []
+    assert len(bob.received) == 1
+
+
+def test_a_queue_of_127_is_no_load_and_many_handshakes_bring_no_cookie() -> None:
+    simulation, alice, bob = acquaintances()
+    for _ in range(3):
+        bob.flood(127)
+        simulation.settle()
     alice.send(bob)
     assert simulation.sent(COOKIE_REPLY) == []
     assert len(bob.received) == 1
 
 
-def test_a_queue_of_127_is_no_load_and_many_handshakes_bring_no_cookie() -> None:
-    simulation, alice, bob = pair()
-    nonsense = HandshakeMessage(bytes(148), Endpoint("203.0.113.1", 9))
-    for _ in range(200):
-        bob.device.receive_handshake(nonsense, 127, simulation.clock.now())
-    alice.send(bob)
-    assert simulation.sent(COOKIE_REPLY) == []
-
-
 def test_a_cookie_reply_does_not_move_the_endpoint() -> None:
-    simulation, alice, bob = pair()
-    under_load(bob, simulation)
+    simulation, alice, bob = acquaintances()
+    bob.flood()
     simulation.fate = lambda sent: () if sent.kind == COOKIE_REPLY else (0,)
     alice.send(bob)
-    (reply,) = simulation.sent(COOKIE_REPLY)
+    (reply,) = simulation.sent_between(alice, bob, COOKIE_REPLY)
     mallory = simulation.network.host("mallory", "203.0.113.9").bind(port=7)
     simulation.network.fate = lambda _transit: (0,)
     mallory.send(reply.transit.datagram, alice.endpoint)
@@ -748,8 +742,8 @@ def test_a_cookie_reply_does_not_move_the_endpoint() -> None:
 
 
 def test_under_load_a_source_with_a_cookie_gets_its_burst_and_no_more() -> None:
-    simulation, alice, bob = pair()
-    under_load(bob, simulation)
+    simulation, alice, bob = acquaintances()
+    bob.flood()
     alice.send(bob)
     simulation.run(6 * SECOND)
     source = simulation.sent(INITIATION)[-1].transit.source
@@ -763,35 +757,47 @@ def test_under_load_a_source_with_a_cookie_gets_its_burst_and_no_more() -> None:
         peer.initiator._initiate(simulation.clock.now())
         datagrams.append(simulation.sent(INITIATION)[-1].transit.datagram)
     simulation.clock.advance(SECOND)
-    under_load(bob, simulation)
+    bob.flood()
     began = len(simulation.sent(RESPONSE))
+    cookies = len(simulation.sent_between(alice, bob, COOKIE_REPLY))
     for datagram in datagrams:
         simulation.clock.advance(20 * MILLISECOND)
-        message = HandshakeMessage(datagram, source)
-        bob.device.receive_handshake(message, 128, simulation.clock.now())
+        bob.hear(datagram, source)
+        simulation.settle()
     # Five at once and one for each 50 of the 600 ms.
     answered = len(simulation.sent(RESPONSE)) - began
     assert 16 <= answered <= 17
-    assert len(simulation.sent(COOKIE_REPLY)) == 1
+    assert len(simulation.sent_between(alice, bob, COOKIE_REPLY)) == cookies == 1
 
 
-def test_under_load_a_response_has_to_prove_its_source_too() -> None:
+def test_under_load_a_response_proves_itself_by_the_index_that_it_answers() -> None:
     simulation, alice, bob = pair()
-    under_load(alice, simulation)
-    alice.send(bob)
-    assert [sent.kind for sent in simulation.log] == [INITIATION, RESPONSE, COOKIE_REPLY]
-    assert simulation.log[2].sender == "alice"
+    alice.flood()
+    packet = alice.send(bob)
+    sent = simulation.sent_between(alice, bob)
+    assert [each.kind for each in sent[:2]] == [INITIATION, RESPONSE]
+    assert simulation.sent_between(alice, bob, COOKIE_REPLY) == []
+    assert bob.received == [packet]
+
+
+def test_a_peer_whose_place_is_known_needs_no_cookie_under_load() -> None:
+    simulation, alice, bob = pair()
+    bob.flood()
+    packet = alice.send(bob)
+    assert simulation.sent_between(alice, bob, COOKIE_REPLY) == []
+    assert bob.received == [packet]
 
 
 def test_a_cookie_is_asked_for_under_the_new_public_key() -> None:
-    simulation, alice, bob = pair()
+    simulation, alice, bob = acquaintances()
     bob.private_key = simulation.random.randbytes(32)
     bob.public_key = PrivateKey(bob.private_key).public_key
     bob.configure(private_key=bob.private_key)
     alice.add_peer(bob)
-    under_load(bob, simulation)
+    bob.flood()
     packet = alice.send(bob)
-    under_load(bob, simulation)
+    assert len(simulation.sent_between(alice, bob, COOKIE_REPLY)) == 1
+    bob.flood()
     simulation.run(6 * SECOND)
     assert bob.received == [packet]
 

@@ -49,7 +49,7 @@ from wgd.dataplane.interface import (
 )
 from wgd.diagnosis import FailureReason
 from wgd.errors import ConfigurationError
-from wgd.noise.cookie import mac1_key
+from wgd.noise.cookie import HandshakeKeys
 from wgd.noise.handshake import KeyLog, StaticIdentity
 from wgd.noise.primitives import clamp
 from wgd.status import DeviceStatus
@@ -108,12 +108,7 @@ class Device:
         """Who was heard from since then (boot time) is told that we are awake, until all know."""
         self._counts = HandshakeCounts()
         self._reception = Reception(
-            self._peers,
-            self._indices,
-            dataplane=dataplane,
-            counts=self._counts,
-            random=random,
-            catch_up=self._catch_up,
+            self._peers, self._indices, counts=self._counts, catch_up=self._catch_up
         )
 
     # -- configuration -----------------------------------------------------------------------------
@@ -193,6 +188,7 @@ class Device:
         of all of it.
         """
         identity = self._identity
+        load = self._dataplane.load()
         return replace(
             describe(self._dataplane, self._reception.failures, len(self._peers)),
             now_ns=now.wall_ns,
@@ -200,8 +196,8 @@ class Device:
             listen_port=self._listen_port,
             fwmark=self._fwmark,
             is_up=self._is_up,
-            is_under_load=self._reception.is_under_load(now.boot_ns),
-            handshakes=self._counts.handshakes(),
+            is_under_load=load.is_under_load,
+            handshakes=self._counts.handshakes(cookies_sent=load.cookies_sent),
             latency=self._counts.latency(),
             peers=PeerStatuses(
                 tuple(self._peers.values()), self._peers_by_id, self._dataplane, now
@@ -334,9 +330,9 @@ class Device:
         self._identity = identity = StaticIdentity(private_key) if private_key != NO_KEY else None
         self._reception.set_identity(identity)
         if identity is None:
-            self._dataplane.set_mac1_key(None)
+            self._dataplane.set_handshake_keys(None)
         else:
-            self._dataplane.set_mac1_key(mac1_key(identity.public_key))
+            self._dataplane.set_handshake_keys(HandshakeKeys.of(identity.public_key))
             if own := self._peers.get(identity.public_key):
                 yield from self._remove_peer(own, pace)
         self._tell(self._peers_by_id, news.IDENTITY, pace.now)
@@ -434,9 +430,9 @@ class Device:
 
     # -- handshakes --------------------------------------------------------------------------------
 
-    def receive_handshake(self, message: HandshakeMessage, queued: int, now: Instant) -> None:
-        """Handle a message with a right MAC1 while `queued` of its kind waited. Never raises."""
-        if (peer := self._reception.receive(message, queued, now)) is not None:
+    def receive_handshake(self, message: HandshakeMessage, now: Instant) -> None:
+        """Handle a message that the data plane let in. Never raises."""
+        if (peer := self._reception.receive(message, now)) is not None:
             self._reschedule(peer)
 
     # -- events and time ---------------------------------------------------------------------------

@@ -16,7 +16,6 @@ class HandshakeCounts:
         self.refused = 0
         self.unanswered = 0
         self.given_up = 0
-        self.cookies_sent = 0
         self.cookies_received = 0
         self._latency_counts = [0] * (len(LATENCY_BOUNDS_SECONDS) + 1)
         self._latency_sum_ns = 0
@@ -29,8 +28,8 @@ class HandshakeCounts:
         self._latency_counts[bucket] += 1
         self._latency_sum_ns += latency_ns
 
-    def handshakes(self) -> Handshakes:
-        """Return the counters as they are now."""
+    def handshakes(self, *, cookies_sent: int) -> Handshakes:
+        """Return the counters as they are now; cookies are the data plane's to count."""
         return Handshakes(
             initiated=self.initiated,
             answered=self.answered,
@@ -38,7 +37,7 @@ class HandshakeCounts:
             refused=self.refused,
             unanswered=self.unanswered,
             given_up=self.given_up,
-            cookies_sent=self.cookies_sent,
+            cookies_sent=cookies_sent,
             cookies_received=self.cookies_received,
         )
 

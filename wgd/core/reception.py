@@ -1,4 +1,5 @@
-"""Where handshake messages come in: each is let in or not, understood, and given to its peer.
+"""Where handshake messages come in that the data plane lets in: each is understood, and given to
+its peer.
 
 What is refused is counted for the peer that it names, or for nobody's, and logged within measure:
 anybody who knows our public key can send such messages. Sans-IO.
@@ -11,11 +12,10 @@ from typing import Final
 
 from wgd.clock import Instant
 from wgd.constants import SECOND_NS
-from wgd.core.admission import Admission
 from wgd.core.handshake_counts import HandshakeCounts
 from wgd.core.index_table import IndexTable
 from wgd.core.peer import Peer
-from wgd.dataplane.interface import DataPlane, HandshakeMessage
+from wgd.dataplane.interface import HandshakeMessage
 from wgd.diagnosis import FailureLog, FailureReason
 from wgd.errors import HandshakeError
 from wgd.noise.handshake import StaticIdentity, identify_initiator
@@ -38,9 +38,7 @@ class Reception:
         peers: Mapping[bytes, Peer],
         indices: IndexTable[Peer],
         *,
-        dataplane: DataPlane,
         counts: HandshakeCounts,
-        random: Callable[[int], bytes],
         catch_up: Callable[[Peer, Instant], None],
     ) -> None:
         self.is_open = False
@@ -49,28 +47,20 @@ class Reception:
         """What was refused that belongs to no peer."""
         self._peers = peers
         self._indices = indices
-        self._dataplane = dataplane
         self._counts = counts
         self._catch_up = catch_up
         self._identity: StaticIdentity | None = None
-        self._admission = Admission(random)
         self._log_after_ns: dict[FailureReason, int] = {}
 
     def set_identity(self, identity: StaticIdentity | None) -> None:
         """Our own static key has changed; without one nothing is taken."""
         self._identity = identity
-        self._admission.set_public_key(None if identity is None else identity.public_key)
 
-    def is_under_load(self, now_ns: int) -> bool:
-        """Whether messages must prove where they come from, at this boot time."""
-        return self._admission.is_under_load(now_ns)
-
-    def receive(self, message: HandshakeMessage, queued: int, now: Instant) -> Peer | None:
-        """Handle a message with a right MAC1 while `queued` of its kind waited. Never raises.
+    def receive(self, message: HandshakeMessage, now: Instant) -> Peer | None:
+        """Handle a message that the data plane let in. Never raises.
 
         Returns the peer that may have other deadlines now.
         """
-        self._admission.saw_queue(queued, now.boot_ns)
         if self._identity is None or not self.is_open:
             return None
         try:
@@ -78,24 +68,12 @@ class Reception:
             if isinstance(parsed, CookieReply):
                 self._receive_cookie_reply(parsed, message, now)
                 return None
-            if not self._is_admitted(parsed, message, now):
-                return None
             if isinstance(parsed, Initiation):
                 return self._receive_initiation(self._identity, parsed, message, now)
             return self._receive_response(parsed, message, now)
         except HandshakeError as error:
             self._refuse(error, self.failures, message, now)
             return None
-
-    def _is_admitted(
-        self, parsed: Initiation | Response, message: HandshakeMessage, now: Instant
-    ) -> bool:
-        admits = self._admission.admits(message, now.boot_ns)
-        if admits is None:
-            self._counts.cookies_sent += 1
-            reply = self._admission.cookie_reply(message, parsed.sender_index, now.boot_ns)
-            self._dataplane.send_to(message.source, reply)
-        return bool(admits)
 
     def _receive_initiation(
         self, identity: StaticIdentity, parsed: Initiation, message: HandshakeMessage, now: Instant

@@ -15,6 +15,7 @@ from typing import NamedTuple, NewType, Protocol
 
 from wgd.addresses import Endpoint, Prefix
 from wgd.diagnosis import FailureReason
+from wgd.noise.cookie import HandshakeKeys
 from wgd.noise.keypair import Keypair
 
 PeerId = NewType("PeerId", int)
@@ -82,7 +83,8 @@ Report = Event | OffloadOff
 class HandshakeMessage:
     """A handshake initiation, response or cookie reply of the right length.
 
-    The first two had a right MAC1; nothing else about them has been checked.
+    The first two had a right MAC1, the last two name an index of ours that waits for them, and
+    under load they were let in by the gate. Nothing else about them has been checked.
     """
 
     datagram: bytes = field(repr=False)
@@ -130,6 +132,15 @@ class Fault:
     count: int
     last_ns: int
     errno: int
+
+
+class Load(NamedTuple):
+    """Whether handshake messages must prove now where they come from (paper, section 5.3), and how
+    many cookie replies have told senders how, since the start.
+    """
+
+    is_under_load: bool
+    cookies_sent: int
 
 
 class QueueDepths(NamedTuple):
@@ -324,25 +335,28 @@ class DataPlane(Protocol):
 
     # -- handshakes ------------------------------------------------------------------------------
 
-    def set_mac1_key(self, key: bytes | None) -> None:
-        """Check MAC1 with this key (32 bytes); without one, drop every initiation and response."""
+    def set_handshake_keys(self, keys: HandshakeKeys | None) -> None:
+        """Check MACs and make cookie replies with these keys; without any, drop every initiation
+        and response. What was known of their senders is forgotten.
+        """
 
-    def take_handshakes(self, limit: int) -> tuple[list[HandshakeMessage], int]:
+    def take_handshakes(self, limit: int) -> list[HandshakeMessage]:
         """Take at most `limit` queued handshake messages, oldest first.
 
-        Also returns how many initiations and responses were queued before the call: the measure
-        of load. A full queue drops its oldest.
+        `gate` says which are queued, and which are answered by a cookie reply instead; a full
+        queue drops its oldest.
         """
+
+    def load(self) -> Load:
+        """Return whether there is load now, and what it has cost."""
 
     def send_to_peer(self, peer: PeerId, datagram: bytes) -> bool:
         """Send a handshake message to the peer's endpoint; False if it has none or it failed.
 
         It is marked with HANDSHAKE_TRAFFIC_CLASS, and in either case counted and stamped as an
-        authenticated packet sent.
+        authenticated packet sent. Only the initiation sent last to a peer may be answered, until
+        `drop_keypairs` or a keypair with its index.
         """
-
-    def send_to(self, endpoint: Endpoint, datagram: bytes) -> None:
-        """Send a datagram that belongs to no peer (a cookie reply), marked as handshakes are."""
 
     def note_received(self, peer: PeerId, length: int, source: Endpoint) -> None:
         """Count and stamp an authenticated handshake message and roam to its `source`."""

@@ -22,6 +22,7 @@ from wgd.dataplane.interface import (
     Fault,
     HandshakeMessage,
     KeypairConfirmed,
+    Load,
     NeedsHandshake,
     OffloadOff,
     PeerId,
@@ -33,6 +34,7 @@ from wgd.dataplane.interface import (
 )
 from wgd.dataplane.portable_state import Drops
 from wgd.diagnosis import FailureReason
+from wgd.noise.cookie import HandshakeKeys
 from wgd.noise.keypair import Keypair
 
 SEGMENTATION: Final = ("tun_tso", "tun_uso")
@@ -230,25 +232,22 @@ class NativeDataPlane:
 
     # -- handshakes --------------------------------------------------------------------------------
 
-    def set_mac1_key(self, key: bytes | None) -> None:
-        """Check MAC1 with this key (32 bytes); without one, drop every initiation and response."""
-        self._engine.set_mac1_key(key)
+    def set_handshake_keys(self, keys: HandshakeKeys | None) -> None:
+        """Check MACs with these keys; without any, drop every initiation and response."""
+        self._engine.set_handshake_keys(*((None, None) if keys is None else keys))
 
-    def take_handshakes(self, limit: int) -> tuple[list[HandshakeMessage], int]:
-        """Take at most `limit` queued handshake messages, oldest first; also return how many
-        initiations and responses were queued before the call.
-        """
-        taken, queued = self._engine.take_handshakes(limit)
-        messages = [HandshakeMessage(datagram, _endpoint(source)) for datagram, source in taken]
-        return messages, queued
+    def take_handshakes(self, limit: int) -> list[HandshakeMessage]:
+        """Take at most `limit` queued handshake messages, oldest first."""
+        taken = self._engine.take_handshakes(limit)
+        return [HandshakeMessage(datagram, _endpoint(source)) for datagram, source in taken]
+
+    def load(self) -> Load:
+        """Return whether handshake messages must prove where they come from, and what that cost."""
+        return Load(*self._engine.load(self._clock.boot_ns()))
 
     def send_to_peer(self, peer: PeerId, datagram: bytes) -> bool:
         """Send a handshake message to the peer's endpoint; False if it has none or it failed."""
         return self._engine.send_to_peer(peer, datagram, self._clock.boot_ns())
-
-    def send_to(self, endpoint: Endpoint, datagram: bytes) -> None:
-        """Send a datagram that belongs to no peer (a cookie reply)."""
-        self._engine.send_to(endpoint, datagram)
 
     def note_received(self, peer: PeerId, length: int, source: Endpoint) -> None:
         """Count and stamp an authenticated handshake message and roam to its `source`."""

@@ -10,6 +10,7 @@ Without `start` nothing touches an event loop: tests and simulations call the st
 
 import contextlib
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
@@ -17,12 +18,12 @@ from typing import Final
 from wgd.addresses import Endpoint, Prefix
 from wgd.clock import Clock
 from wgd.constants import HANDSHAKE_TRAFFIC_CLASS
-from wgd.dataplane.handshake_queue import HandshakeQueue
 from wgd.dataplane.interface import (
     Counters,
     DatagramSocket,
     Fault,
     HandshakeMessage,
+    Load,
     PeerId,
     QueueDepths,
     Report,
@@ -33,10 +34,14 @@ from wgd.dataplane.interface import (
 from wgd.dataplane.keypairs import Session
 from wgd.dataplane.portable_inbound import CLOSED_ERRNOS, Inbound
 from wgd.dataplane.portable_outbound import Outbound
+from wgd.dataplane.portable_reception import Reception
 from wgd.dataplane.portable_state import Drops, EngineState, PeerState
 from wgd.dataplane.reader import Loop, Reader
 from wgd.dataplane.unreachable import Refusals
+from wgd.noise.cookie import HandshakeKeys
 from wgd.noise.keypair import Keypair
+from wgd.noise.messages import MessageType, message_type
+from wgd.noise.primitives import Random
 
 PACKETS_PER_WAKEUP: Final = 64
 
@@ -44,15 +49,13 @@ PACKETS_PER_WAKEUP: Final = 64
 class PortableDataPlane:
     """A `DataPlane`. `tun` and the attached sockets stay the caller's; `stop` frees the rest."""
 
-    def __init__(self, tun: Tun, clock: Clock) -> None:
+    def __init__(self, tun: Tun, clock: Clock, random: Random = os.urandom) -> None:
         self._tun = tun
         self._clock = clock
         self._state = EngineState(clock)
-        self._handshakes = HandshakeQueue(self._state.drops)
         self._outbound = Outbound(self._state, Refusals(self._answer))
-        self._inbound = Inbound(
-            self._state, self._outbound, self._handshakes, tun, self._tun_closed
-        )
+        self._reception = Reception(self._state, self._outbound, random)
+        self._inbound = Inbound(self._state, self._outbound, self._reception, tun, self._tun_closed)
         self._tun_is_open = True
         self._sockets: tuple[DatagramSocket, ...] = ()
         self._loop: Loop | None = None
@@ -176,6 +179,7 @@ class PortableDataPlane:
         known = self._state.peers.pop(peer)
         self._state.allowed_ips.remove_all(known)
         self._state.routes_changed()
+        self._state.forget_initiation(known)
         return self._state.forget_sessions(known.keypairs.clear())
 
     def set_endpoint(self, peer: PeerId, endpoint: Endpoint) -> None:
@@ -211,6 +215,7 @@ class PortableDataPlane:
         known = self._state.peers[peer]
         session = Session(keypair)
         freed = self._state.forget_sessions(known.keypairs.install(session))
+        self._state.open_initiations.pop(session.local_index, None)
         self._state.sessions[session.local_index] = known, session
         known.handshake_reported = False
         return freed
@@ -221,7 +226,9 @@ class PortableDataPlane:
 
     def drop_keypairs(self, peer: PeerId) -> tuple[int, ...]:
         """Erase all keypairs of the peer; return their receiver indices."""
-        return self._state.forget_sessions(self._state.peers[peer].keypairs.clear())
+        known = self._state.peers[peer]
+        self._state.forget_initiation(known)
+        return self._state.forget_sessions(known.keypairs.clear())
 
     def send_keepalive(self, peer: PeerId) -> None:
         """Send what is staged, or if nothing is, an empty packet (staged without a keypair)."""
@@ -287,7 +294,7 @@ class PortableDataPlane:
     def queue_depths(self) -> QueueDepths:
         """Return how much waits now."""
         staged = sum(len(peer.staged) for peer in self._state.peers.values())
-        return QueueDepths(len(self._handshakes), staged)
+        return QueueDepths(len(self._reception.queue), staged)
 
     def offloads(self) -> tuple[str, ...]:
         """Return the names of the kernel's offloads in use, sorted: those of UDP, if any."""
@@ -317,30 +324,30 @@ class PortableDataPlane:
 
     # -- handshakes --------------------------------------------------------------------------------
 
-    def set_mac1_key(self, key: bytes | None) -> None:
-        """Check MAC1 with this key (32 bytes); without one, drop every initiation and response."""
-        self._handshakes.mac1_key = key
+    def set_handshake_keys(self, keys: HandshakeKeys | None) -> None:
+        """Check MACs with these keys; without any, drop every initiation and response."""
+        self._reception.gate.set_keys(keys)
 
-    def take_handshakes(self, limit: int) -> tuple[list[HandshakeMessage], int]:
-        """Take at most `limit` queued handshake messages, oldest first; also return how many
-        initiations and responses were queued before the call.
-        """
-        taken = self._handshakes.take(limit)
+    def take_handshakes(self, limit: int) -> list[HandshakeMessage]:
+        """Take at most `limit` queued handshake messages, oldest first."""
+        taken = self._reception.queue.take(limit)
         self._settle_wakeup()
         return taken
+
+    def load(self) -> Load:
+        """Return whether handshake messages must prove where they come from, and what that cost."""
+        gate = self._reception.gate
+        return Load(gate.is_under_load(self._clock.boot_ns()), gate.cookies_sent)
 
     def send_to_peer(self, peer: PeerId, datagram: bytes) -> bool:
         """Send a handshake message to the peer's endpoint; False if it has none or it failed."""
         known = self._state.peers[peer]
+        if message_type(datagram) is MessageType.INITIATION:
+            self._state.initiation_sent(known, int.from_bytes(datagram[4:8], "little"))
         self._state.stamp_sent(known, self._clock.boot_ns(), is_data=False)
         known.sent_bytes += len(datagram)
         known.sent_packets += 1
         return self._outbound.transmit(known, datagram, HANDSHAKE_TRAFFIC_CLASS)
-
-    def send_to(self, endpoint: Endpoint, datagram: bytes) -> None:
-        """Send a datagram that belongs to no peer (a cookie reply)."""
-        with contextlib.suppress(OSError):
-            self._outbound.send_to(endpoint, datagram, HANDSHAKE_TRAFFIC_CLASS)
 
     def note_received(self, peer: PeerId, length: int, source: Endpoint) -> None:
         """Count and stamp an authenticated handshake message and roam to its `source`."""
@@ -363,5 +370,5 @@ class PortableDataPlane:
         return events
 
     def _settle_wakeup(self) -> None:
-        if not self._state.events and not self._handshakes:
+        if not self._state.events and not self._reception.queue:
             self._state.wakeup.clear()

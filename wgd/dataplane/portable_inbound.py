@@ -1,7 +1,7 @@
 """From UDP to the TUN, one datagram at a time, in one buffer that is allocated once:
 
 1 a socket receives into `Inbound.buffer`, and what the kernel has put together is cut apart;
-2 what is not a transport message is offered to the handshake queue;
+2 what is not a transport message goes to the gate of handshake messages (`portable_reception`);
 3 the receiver index finds the session, which must not be too old;
 4 the packet is opened in place, and only if it is authentic its counter goes to the replay window;
 5 the peer roams to where the datagram came from; stamps and counters are set;
@@ -26,10 +26,10 @@ from wgd.constants import (
     REKEY_ON_RECEIVE_AFTER_TIME_NS,
 )
 from wgd.dataplane import ecn
-from wgd.dataplane.handshake_queue import HandshakeQueue
 from wgd.dataplane.interface import KeypairConfirmed, Tun
 from wgd.dataplane.keypairs import Session
 from wgd.dataplane.portable_outbound import Outbound
+from wgd.dataplane.portable_reception import Reception
 from wgd.dataplane.portable_state import EngineState, PeerState
 from wgd.diagnosis import FailureReason
 from wgd.noise.messages import TRANSPORT_HEADER, TRANSPORT_MIN_SIZE, MessageType
@@ -60,13 +60,13 @@ class Inbound:
         self,
         state: EngineState,
         outbound: Outbound,
-        handshakes: HandshakeQueue,
+        reception: Reception,
         tun: Tun,
         on_tun_closed: Callable[[OSError], None],
     ) -> None:
         self._state = state
         self._outbound = outbound
-        self._handshakes = handshakes
+        self._reception = reception
         self._tun = tun
         self._on_tun_closed = on_tun_closed
         self.buffer = memoryview(bytearray(MAX_DATAGRAM_SIZE))
@@ -96,8 +96,7 @@ class Inbound:
             return
         kind, index, counter = TRANSPORT_HEADER.unpack_from(datagram)
         if kind != _TRANSPORT:
-            if self._handshakes.offer(datagram, source):
-                state.wakeup.set()
+            self._reception.receive(bytes(datagram), source, now_ns)
             return
         found = state.sessions.get(index)
         if found is None:

@@ -35,6 +35,8 @@ class Drops:
     receive_failed: int = 0
     malformed_datagram: int = 0
     wrong_mac1: int = 0
+    repeated_handshake: int = 0
+    under_load: int = 0
     handshake_queue_full: int = 0
     unknown_index: int = 0
     expired_keypair: int = 0
@@ -59,6 +61,7 @@ class PeerState:
         "first_data_sent_unanswered_ns",
         "handshake_reported",
         "id",
+        "initiation_index",
         "keypairs",
         "last_received_ns",
         "last_sent_ns",
@@ -74,6 +77,7 @@ class PeerState:
     def __init__(self, peer: PeerId) -> None:
         self.id = peer
         self.endpoint: Endpoint | None = None
+        self.initiation_index: int | None = None
         self.keypairs = KeypairSlots()
         self.staged: deque[bytes] = deque(maxlen=MAX_STAGED_PACKETS)
         self.may_batch = True
@@ -109,6 +113,8 @@ class EngineState:
         self.peers: dict[PeerId, PeerState] = {}
         self.sessions: dict[int, tuple[PeerState, Session]] = {}
         """By receiver index."""
+        self.open_initiations: dict[int, PeerState] = {}
+        """By the index of an initiation that was sent last to a peer and not answered."""
         self.allowed_ips: AllowedIps[PeerState] = AllowedIps()
         self.drops = Drops()
         self.events: list[Report] = []
@@ -138,6 +144,18 @@ class EngineState:
         for index in indices:
             del self.sessions[index]
         return indices
+
+    def initiation_sent(self, peer: PeerState, index: int) -> None:
+        """The peer was sent an initiation, which alone it may answer from now on."""
+        self.forget_initiation(peer)
+        peer.initiation_index = index
+        self.open_initiations[index] = peer
+
+    def forget_initiation(self, peer: PeerState) -> None:
+        """No answer to the peer's last initiation is waited for any more."""
+        index, peer.initiation_index = peer.initiation_index, None
+        if index is not None and self.open_initiations.get(index) is peer:
+            del self.open_initiations[index]
 
     # -- events ------------------------------------------------------------------------------------
 

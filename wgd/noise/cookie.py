@@ -10,7 +10,7 @@ Both ends of an initiation or response:
 Both keep nothing per message and no timer: what is too old is found out when it is used.
 """
 
-from typing import Final
+from typing import Final, NamedTuple
 
 from wgd.addresses import Endpoint
 from wgd.constants import COOKIE_LATENCY_MARGIN_NS, COOKIE_SECRET_LIFETIME_NS
@@ -33,26 +33,28 @@ _SECRET_SIZE: Final = 32
 _COOKIE_TRUSTED_NS: Final = COOKIE_SECRET_LIFETIME_NS - COOKIE_LATENCY_MARGIN_NS
 
 
-def mac1_key(public_key: bytes) -> bytes:
-    """Return the 32 byte key of every MAC1 sent to the owner of `public_key`."""
-    return blake2s(b"mac1----" + public_key)
+class HandshakeKeys(NamedTuple):
+    """What MAC1 and cookie replies are made with, 32 bytes each: it follows from a public key."""
 
+    mac1: bytes
+    reply: bytes
 
-def _cookie_key(public_key: bytes) -> bytes:
-    return blake2s(b"cookie--" + public_key)
+    @classmethod
+    def of(cls, public_key: bytes) -> "HandshakeKeys":
+        """Return the keys of all messages sent to the owner of `public_key` (32 bytes)."""
+        return cls(blake2s(b"mac1----" + public_key), blake2s(b"cookie--" + public_key))
 
 
 class CookieChecker:
-    """The receiver's side, one per device; `public_key` is our own static one (32 bytes).
+    """The receiver's side, one per device; `keys` are those of our own static public key.
 
     Datagrams are whole initiations or responses, their length checked before.
     """
 
-    __slots__ = ("_cookie_key", "_mac1_key", "_secret", "_secret_born_ns")
+    __slots__ = ("_keys", "_secret", "_secret_born_ns")
 
-    def __init__(self, public_key: bytes) -> None:
-        self._mac1_key = mac1_key(public_key)
-        self._cookie_key = _cookie_key(public_key)
+    def __init__(self, keys: HandshakeKeys) -> None:
+        self._keys = keys
         self._secret: bytes | None = None
         self._secret_born_ns = 0
 
@@ -60,7 +62,7 @@ class CookieChecker:
         """Return whether the sender knows our public key."""
         message = bytes(datagram)
         mac1 = message[-MACS_SIZE:-MAC_SIZE]
-        return equal(mac1, mac(self._mac1_key, message[:-MACS_SIZE]))
+        return equal(mac1, mac(self._keys.mac1, message[:-MACS_SIZE]))
 
     def check_mac2(self, datagram: Datagram, source: Endpoint, now_ns: int) -> bool:
         """Return whether the sender can read what is sent to `source`: IP address and port."""
@@ -85,7 +87,7 @@ class CookieChecker:
         nonce = random(EXTENDED_NONCE_SIZE)
         cookie = mac(secret, source.packed())
         mac1 = bytes(datagram[-MACS_SIZE:-MAC_SIZE])
-        sealed = extended_seal(self._cookie_key, nonce, cookie, mac1)
+        sealed = extended_seal(self._keys.reply, nonce, cookie, mac1)
         return CookieReply(receiver_index, nonce, sealed).to_bytes()
 
     def _current_secret(self, now_ns: int) -> bytes | None:
@@ -97,18 +99,17 @@ class CookieChecker:
 class CookieGenerator:
     """The sender's side, one per peer; `public_key` is the peer's static one (32 bytes)."""
 
-    __slots__ = ("_cookie", "_cookie_born_ns", "_cookie_key", "_last_mac1", "_mac1_key")
+    __slots__ = ("_cookie", "_cookie_born_ns", "_keys", "_last_mac1")
 
     def __init__(self, public_key: bytes) -> None:
-        self._mac1_key = mac1_key(public_key)
-        self._cookie_key = _cookie_key(public_key)
+        self._keys = HandshakeKeys.of(public_key)
         self._cookie: bytes | None = None
         self._cookie_born_ns = 0
         self._last_mac1: bytes | None = None
 
     def add_macs(self, message: bytes, now_ns: int) -> bytes:
         """Return a handshake message with its MACs appended; MAC2 is zeros without a cookie."""
-        self._last_mac1 = mac(self._mac1_key, message)
+        self._last_mac1 = mac(self._keys.mac1, message)
         message += self._last_mac1
         if now_ns - self._cookie_born_ns >= _COOKIE_TRUSTED_NS:
             self._cookie = None
@@ -124,7 +125,7 @@ class CookieGenerator:
             raise HandshakeError("unexpected cookie reply", FailureReason.COOKIE_NOT_AUTHENTIC)
         try:
             cookie = extended_unseal(
-                self._cookie_key, reply.nonce, reply.encrypted_cookie, self._last_mac1
+                self._keys.reply, reply.nonce, reply.encrypted_cookie, self._last_mac1
             )
         except HandshakeError as error:
             raise HandshakeError(str(error), FailureReason.COOKIE_NOT_AUTHENTIC) from None

@@ -36,9 +36,13 @@ drops! {
     malformed_datagram,
     /// A handshake message of somebody who does not know our public key.
     wrong_mac1,
+    /// A copy of a handshake message that was heard.
+    repeated_handshake,
+    /// A handshake message that was not heard under load: its sender may have got a cookie.
+    under_load,
     /// The oldest handshake message made room.
     handshake_queue_full,
-    /// No session has the receiver index.
+    /// No session, and for an answer no initiation of ours, has the receiver index.
     unknown_index,
     /// The session is too old, or its counter at the limit.
     expired_keypair,

@@ -1,7 +1,7 @@
 //! One device's data plane: what the threads share, and what the control plane calls.
 //!
-//! Locks, in the order in which they may be held together: `control`, a peer's `order`, `tables`,
-//! a peer's `state`, then `senders` or the inbox. A packet never waits for the control plane longer
+//! Locks, in the order in which they may be held together: `control`, a peer's `order`, the gate's,
+//! `tables`, a peer's `state`, then `senders` or the inbox. A packet never waits for the control plane longer
 //! than one change of a table takes.
 
 use std::collections::HashMap;
@@ -16,6 +16,7 @@ use crate::allowed_ips::{AllowedIps, Prefix};
 use crate::drops::Drops;
 use crate::endpoint::Endpoint;
 use crate::events::{Event, Inbox};
+use crate::gate::Gate;
 use crate::io::{MAX_PACKET_SIZE, Socket};
 use crate::offloads::Offloads;
 use crate::peer::{Peer, PeerId};
@@ -32,6 +33,8 @@ pub const HANDSHAKE_TRAFFIC_CLASS: u8 = 0x88;
 pub struct Engine {
     /// What the control plane has to hear.
     pub inbox: Inbox,
+    /// Who is heard under load.
+    pub gate: Gate,
     /// What was dropped.
     pub drops: Drops,
     /// The sockets to send through.
@@ -54,7 +57,9 @@ pub struct Engine {
 pub(crate) struct Tables {
     pub(crate) peers: HashMap<PeerId, Arc<Peer>>,
     /// By receiver index.
-    sessions: HashMap<u32, (Arc<Peer>, Arc<Session>)>,
+    pub(crate) sessions: HashMap<u32, (Arc<Peer>, Arc<Session>)>,
+    /// By the index of an initiation that was sent last to a peer and not answered.
+    pub(crate) open_initiations: HashMap<u32, PeerId>,
     allowed_ips: AllowedIps,
 }
 
@@ -90,6 +95,7 @@ impl Engine {
     pub fn new() -> io::Result<Self> {
         Ok(Self {
             inbox: Inbox::new()?,
+            gate: Gate::default(),
             drops: Drops::default(),
             senders: RwLock::default(),
             offloads: Offloads::default(),
@@ -207,6 +213,7 @@ impl Engine {
             state.staged.clear();
             state.keypairs.clear()
         };
+        self.forget_initiation(&peer);
         self.forget_sessions(&freed);
         Ok(freed)
     }
@@ -262,7 +269,11 @@ impl Engine {
         let session = Arc::new(Session::new(keypair));
         // First known by its index: from `install` on, the other side may use it.
         let known = (peer.clone(), session.clone());
-        self.tables.write().sessions.insert(index, known);
+        {
+            let mut tables = self.tables.write();
+            tables.open_initiations.remove(&index);
+            tables.sessions.insert(index, known);
+        }
         let freed = {
             let mut state = peer.state.lock();
             state.is_handshake_reported = false;
@@ -290,7 +301,9 @@ impl Engine {
 
     /// Erase all keypairs of the peer; return their receiver indices.
     pub fn drop_keypairs(&self, id: PeerId) -> Result<Vec<u32>> {
-        let freed = self.peer(id)?.state.lock().keypairs.clear();
+        let peer = self.peer(id)?;
+        let freed = peer.state.lock().keypairs.clear();
+        self.forget_initiation(&peer);
         self.forget_sessions(&freed);
         Ok(freed)
     }
@@ -306,6 +319,7 @@ impl Engine {
             state.keypairs.clear();
         }
         self.inbox.clear();
+        self.gate.set_keys(None);
     }
 
     /// Send what is staged, or if nothing is, an empty packet (staged without a keypair).
@@ -399,38 +413,6 @@ impl Engine {
         state.stamps.first_data_sent_unanswered_ns = 0;
         state.stamps.first_data_received_unanswered_ns = 0;
         state.is_check_armed = false;
-        Ok(())
-    }
-
-    // -- handshakes ------------------------------------------------------------------------------
-
-    /// Send a handshake message to the peer's endpoint; false if it has none or it failed. It is
-    /// counted and stamped in either case.
-    pub fn send_to_peer(&self, id: PeerId, datagram: &[u8], now_ns: u64) -> Result<bool> {
-        let peer = self.peer(id)?;
-        {
-            let mut state = peer.state.lock();
-            state.stamp_sent(now_ns, false, &self.inbox);
-            state.counters.sent_bytes += datagram.len() as u64;
-            state.counters.sent_packets += 1;
-        }
-        Ok(self.transmit(&peer, datagram, HANDSHAKE_TRAFFIC_CLASS, now_ns))
-    }
-
-    /// Count and stamp an authenticated handshake message and roam to its `source`.
-    pub fn note_received(
-        &self,
-        id: PeerId,
-        length: u64,
-        source: Endpoint,
-        now_ns: u64,
-    ) -> Result<()> {
-        let peer = self.peer(id)?;
-        let mut state = peer.state.lock();
-        state.stamp_received(now_ns, false, &self.inbox);
-        state.counters.received_bytes += length;
-        state.counters.received_packets += 1;
-        state.roam(source);
         Ok(())
     }
 }

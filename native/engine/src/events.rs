@@ -5,11 +5,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 use parking_lot::Mutex;
 use rustix::event::{EventfdFlags, eventfd};
-use zeroize::Zeroizing;
 
-use crate::drops::Drops;
 use crate::endpoint::Endpoint;
-use crate::handshakes::{Handshakes, Message};
+use crate::handshakes::{Handshakes, Lane, Message};
 use crate::peer::PeerId;
 
 /// Something that happened. Each is reported once until the control plane acts, so they stay few.
@@ -102,17 +100,13 @@ impl Inbox {
         self.signal(&mut waiting);
     }
 
-    /// Queue a datagram of at least 4 bytes if it is a handshake message worth a look.
-    pub fn offer(&self, datagram: &[u8], source: &Endpoint, drops: &Drops) {
+    /// Queue a copy of a handshake message; return whether the oldest of its lane made room, and how
+    /// many initiations and responses wait now.
+    pub fn push(&self, lane: Lane, datagram: &[u8], source: &Endpoint) -> (bool, usize) {
         let mut waiting = self.waiting.lock();
-        if waiting.handshakes.offer(datagram, source, drops) {
-            self.signal(&mut waiting);
-        }
-    }
-
-    /// Check MAC1 with this key from now on; without one, refuse initiations and responses.
-    pub fn set_mac1_key(&self, key: Option<Zeroizing<[u8; 32]>>) {
-        self.waiting.lock().handshakes.set_mac1_key(key);
+        let was_full = waiting.handshakes.push(lane, datagram, source);
+        self.signal(&mut waiting);
+        (was_full, waiting.handshakes.load())
     }
 
     /// Take all events, oldest first.
@@ -123,8 +117,8 @@ impl Inbox {
         events
     }
 
-    /// Take at most `limit` handshake messages; see `Handshakes::take`.
-    pub fn take_handshakes(&self, limit: usize) -> (Vec<Message>, usize) {
+    /// Take at most `limit` handshake messages, oldest first.
+    pub fn take_handshakes(&self, limit: usize) -> Vec<Message> {
         let mut waiting = self.waiting.lock();
         let taken = waiting.handshakes.take(limit);
         self.settle(&mut waiting);
@@ -136,7 +130,7 @@ impl Inbox {
         self.waiting.lock().handshakes.len()
     }
 
-    /// Forget all that waits, and the key.
+    /// Forget all that waits.
     pub fn clear(&self) {
         let mut waiting = self.waiting.lock();
         waiting.events.clear();

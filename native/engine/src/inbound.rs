@@ -1,7 +1,7 @@
 //! From UDP to the TUN:
 //!
 //! 1 receive messages, each of which may be many datagrams that the kernel has put together (GRO);
-//! 2 what is not a transport message is offered to the queue of handshake messages;
+//! 2 what is not a transport message goes to the gate of handshake messages;
 //! 3 the receiver index finds the session, which must not be too old;
 //! 4 each packet is opened in place, and only if it is authentic its counter goes to the replay
 //!   window;
@@ -144,7 +144,7 @@ impl Default for Inbound {
 }
 
 impl Way {
-    /// Open one datagram, or queue it if it is a handshake message.
+    /// Open one datagram, or take it to the gate if it may be a handshake message.
     fn receive(
         &mut self,
         engine: &Engine,
@@ -160,7 +160,7 @@ impl Way {
             return;
         }
         if word(datagram, 0) != TRANSPORT {
-            engine.inbox.offer(datagram, &message.source, &engine.drops);
+            engine.receive_handshake(datagram, &message.source, now_ns);
             return;
         }
         let index = word(datagram, 4);

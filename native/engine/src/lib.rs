@@ -2,7 +2,8 @@
 //!
 //! `engine` is what the control plane calls; `outbound` and `inbound` open with the steps of a
 //! packet's way; `workers` runs them in threads. The protocol's decisions are not here: no
-//! handshakes, no timers, no configuration.
+//! handshakes, no timers, no configuration. Only who is heard under load is decided here (`gate`),
+//! because that has to keep pace with a flood.
 //!
 //! ```text
 //!     TUN -> outbound -> sender -> UDP          tun, udp      the real devices behind `io`
@@ -11,12 +12,14 @@
 
 pub mod aead;
 pub mod allowed_ips;
+pub mod cookies;
 pub mod drops;
 pub mod ecn;
 pub mod endpoint;
 pub mod engine;
 pub mod events;
 pub mod faults;
+pub mod gate;
 pub mod handshakes;
 pub mod inbound;
 pub mod io;
@@ -25,6 +28,8 @@ pub mod offloads;
 pub mod outbound;
 pub mod packet;
 pub mod peer;
+pub mod rate_limiter;
+mod reception;
 pub mod replay;
 pub mod routes;
 pub mod sender;

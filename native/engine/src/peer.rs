@@ -67,6 +67,8 @@ pub struct PeerState {
     pub endpoint: Option<Endpoint>,
     /// Whether several datagrams at once (UDP GSO) may be tried on the path to it.
     pub may_batch: bool,
+    /// The index of the last initiation sent, until it is answered.
+    pub initiation_index: Option<u32>,
     /// Its sessions.
     pub keypairs: Keypairs,
     /// Packets that wait for a session.

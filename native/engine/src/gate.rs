@@ -1,0 +1,291 @@
+//! Who is heard: initiations and responses on their way from the sockets to the control plane.
+//!
+//! Whoever does not know our public key (MAC1) is never heard, and a copy of what was heard is not
+//! heard again. While many messages wait, and for a second after ("under load"; paper, section
+//! 5.3), a message is heard if
+//!
+//! 1 its MAC2 proves its source address, within a rate for each;
+//! 2 or it is expected: a response to an open initiation of ours, whose index only somebody on the
+//!   way can know, or anything from where a peer is, within a rate for each;
+//! 3 or its source, which nothing proves, has sent little: within a rate for each and one for all.
+//!
+//! Anything else is answered by a cookie, at a bounded rate and at no cost to the control plane. The
+//! three have queues of their own (`handshakes`), so that none can push out another's, and what is
+//! merely claimed never takes what was proven. No memory here grows with the number of senders.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::{Mutex, RwLock};
+use zeroize::Zeroizing;
+
+use crate::cookies::{COOKIE_REPLY_SIZE, Cookies, MAC_SIZE, has_mac1, mac1};
+use crate::drops::Drops;
+use crate::handshakes::{Lane, MAX_QUEUED_HANDSHAKES};
+use crate::rate_limiter::{Rate, RateLimiter, TokenBucket};
+
+/// So many waiting messages are load.
+pub const UNDER_LOAD_QUEUE_DEPTH: usize = MAX_QUEUED_HANDSHAKES / 8;
+const UNDER_LOAD_STICKY_NS: u64 = 1_000_000_000;
+
+const HANDSHAKES_PER_SECOND_PER_SOURCE: u64 = 20;
+const HANDSHAKE_BURST_PER_SOURCE: u64 = 5;
+const MAX_RATE_LIMITED_SOURCES: usize = 65_536;
+const UNPROVEN_HANDSHAKES_PER_SECOND_PER_SOURCE: u64 = 1;
+const UNPROVEN_HANDSHAKE_BURST_PER_SOURCE: u64 = 5;
+const STRANGER_HANDSHAKES_PER_SECOND: u64 = 256;
+const STRANGER_HANDSHAKE_BURST: u64 = 64;
+const MAX_STRANGERS: usize = 4_096;
+const COOKIE_REPLIES_PER_SECOND: u64 = 20_000;
+const COOKIE_REPLY_BURST: u64 = 1_000;
+const MAX_COOKIE_REPLY_SOURCES: usize = 16_384;
+const MAX_HEARD_HANDSHAKES: usize = 1_024;
+const PEER_ENDPOINTS_LIFETIME_NS: u64 = 1_000_000_000;
+
+/// Of a proven source; so many cookie replies a source gets, too.
+const PROVEN: Rate = Rate {
+    per_second: HANDSHAKES_PER_SECOND_PER_SOURCE,
+    burst: HANDSHAKE_BURST_PER_SOURCE,
+};
+const UNPROVEN: Rate = Rate {
+    per_second: UNPROVEN_HANDSHAKES_PER_SECOND_PER_SOURCE,
+    burst: UNPROVEN_HANDSHAKE_BURST_PER_SOURCE,
+};
+const ALL_STRANGERS: Rate = Rate {
+    per_second: STRANGER_HANDSHAKES_PER_SECOND,
+    burst: STRANGER_HANDSHAKE_BURST,
+};
+const ALL_COOKIE_REPLIES: Rate = Rate {
+    per_second: COOKIE_REPLIES_PER_SECOND,
+    burst: COOKIE_REPLY_BURST,
+};
+
+/// What MAC1 and cookie replies are made with: both follow from our public key (section 5.4.4).
+pub struct Keys {
+    /// Of MAC1.
+    pub mac1: Zeroizing<[u8; 32]>,
+    /// Of cookie replies.
+    pub reply: Zeroizing<[u8; 32]>,
+}
+
+/// What becomes of a message.
+pub enum Verdict {
+    /// The control plane gets it.
+    Hear(Lane),
+    /// Its sender gets a cookie reply.
+    Answer([u8; COOKIE_REPLY_SIZE]),
+    /// Nothing.
+    Drop,
+}
+
+/// The gate of one device. Without keys nobody is heard.
+#[derive(Default)]
+pub struct Gate {
+    keys: RwLock<Option<Keys>>,
+    state: Mutex<State>,
+    under_load_until_ns: AtomicU64,
+    cookies_sent: AtomicU64,
+}
+
+/// The source of a datagram as rates see it: an IPv6 user commonly holds a whole /64.
+#[derive(PartialEq, Eq, Hash)]
+enum Unit {
+    V4([u8; 4]),
+    V6([u8; 8]),
+}
+
+/// Why a message is expected.
+#[derive(PartialEq, Eq, Hash)]
+enum Expected {
+    /// It answers what we sent under this index.
+    Index(u32),
+    /// A peer is there.
+    Endpoint(IpAddr, u16),
+}
+
+struct State {
+    cookies: Cookies,
+    proven: RateLimiter<Unit>,
+    expected: RateLimiter<Expected>,
+    strangers: RateLimiter<Unit>,
+    all_strangers: TokenBucket,
+    cookie_replies: RateLimiter<Unit>,
+    all_cookie_replies: TokenBucket,
+    /// The MAC1 of messages that were heard, each in the place that it chooses itself.
+    heard: Box<[Option<[u8; MAC_SIZE]>]>,
+    /// Where peers are, and when that was so. Nothing while there is no load.
+    peer_endpoints: Option<(u64, HashSet<(IpAddr, u16)>)>,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            cookies: Cookies::default(),
+            proven: RateLimiter::new(PROVEN, MAX_RATE_LIMITED_SOURCES),
+            expected: RateLimiter::new(UNPROVEN, MAX_RATE_LIMITED_SOURCES),
+            strangers: RateLimiter::new(UNPROVEN, MAX_STRANGERS),
+            all_strangers: TokenBucket::new(ALL_STRANGERS),
+            cookie_replies: RateLimiter::new(PROVEN, MAX_COOKIE_REPLY_SOURCES),
+            all_cookie_replies: TokenBucket::new(ALL_COOKIE_REPLIES),
+            heard: vec![None; MAX_HEARD_HANDSHAKES].into_boxed_slice(),
+            peer_endpoints: None,
+        }
+    }
+}
+
+impl Gate {
+    /// Check MACs with these keys from now on; what was known of senders is forgotten.
+    pub fn set_keys(&self, keys: Option<Keys>) {
+        *self.keys.write() = keys;
+        *self.state.lock() = State::default();
+    }
+
+    /// So many initiations and responses wait.
+    pub fn note_queued(&self, queued: usize, now_ns: u64) {
+        if queued >= UNDER_LOAD_QUEUE_DEPTH {
+            let until_ns = now_ns + UNDER_LOAD_STICKY_NS;
+            self.under_load_until_ns.store(until_ns, Relaxed);
+        }
+    }
+
+    /// Whether messages must prove where they come from.
+    pub fn is_under_load(&self, now_ns: u64) -> bool {
+        now_ns < self.under_load_until_ns.load(Relaxed)
+    }
+
+    /// How many cookie replies were made.
+    pub fn cookies_sent(&self) -> u64 {
+        self.cookies_sent.load(Relaxed)
+    }
+
+    /// Judge an initiation, or a response to what we sent under `answers`.
+    ///
+    /// `peer_endpoints` says where peers are; it is asked at most once a second, under load only.
+    pub fn judge(
+        &self,
+        datagram: &[u8],
+        source: SocketAddr,
+        answers: Option<u32>,
+        peer_endpoints: impl FnOnce() -> HashSet<(IpAddr, u16)>,
+        now_ns: u64,
+        drops: &Drops,
+    ) -> Verdict {
+        let keys = self.keys.read();
+        let Some(keys) = keys.as_ref().filter(|keys| has_mac1(&keys.mac1, datagram)) else {
+            drops.wrong_mac1.count();
+            return Verdict::Drop;
+        };
+        // A MAC1 that was right tells messages apart, and is no secret.
+        let fingerprint = mac1(datagram);
+        let mut state = self.state.lock();
+        if state.heard[place(fingerprint)] == Some(fingerprint) {
+            drops.repeated_handshake.count();
+            return Verdict::Drop;
+        }
+        let lane = if self.is_under_load(now_ns) {
+            state.lane(datagram, source, answers, peer_endpoints, now_ns)
+        } else {
+            state.peer_endpoints = None;
+            Ok(Lane::Strangers)
+        };
+        match lane {
+            Ok(lane) => {
+                state.heard[place(fingerprint)] = Some(fingerprint);
+                Verdict::Hear(lane)
+            }
+            Err(may_ask) => {
+                drops.under_load.count();
+                let reply = may_ask
+                    .then(|| state.cookie_reply(&keys.reply, datagram, source, now_ns))
+                    .flatten();
+                reply.map_or(Verdict::Drop, |reply| {
+                    self.cookies_sent.fetch_add(1, Relaxed);
+                    Verdict::Answer(reply)
+                })
+            }
+        }
+    }
+
+    /// Whether a cookie reply to what we sent under `index` is worth a look.
+    pub fn judge_cookie_reply(&self, index: u32, now_ns: u64) -> bool {
+        (self.state.lock().expected).allow(Expected::Index(index), now_ns)
+    }
+}
+
+impl State {
+    /// Where a message waits under load; if nowhere, whether its sender may be sent a cookie.
+    fn lane(
+        &mut self,
+        datagram: &[u8],
+        source: SocketAddr,
+        answers: Option<u32>,
+        peer_endpoints: impl FnOnce() -> HashSet<(IpAddr, u16)>,
+        now_ns: u64,
+    ) -> Result<Lane, bool> {
+        if self.cookies.has_mac2(datagram, source, now_ns) {
+            let is_allowed = self.proven.allow(unit(source), now_ns);
+            return is_allowed.then_some(Lane::Proven).ok_or(false);
+        }
+        let endpoint = (source.ip(), source.port());
+        let expected = match answers {
+            Some(index) => Some(Expected::Index(index)),
+            None => (self.is_peer_at(endpoint, peer_endpoints, now_ns))
+                .then_some(Expected::Endpoint(endpoint.0, endpoint.1)),
+        };
+        if expected.is_some_and(|expected| self.expected.allow(expected, now_ns)) {
+            return Ok(Lane::Expected);
+        }
+        if self.all_strangers.has_token(now_ns) && self.strangers.allow(unit(source), now_ns) {
+            self.all_strangers.take();
+            return Ok(Lane::Strangers);
+        }
+        Err(true)
+    }
+
+    fn is_peer_at(
+        &mut self,
+        endpoint: (IpAddr, u16),
+        peer_endpoints: impl FnOnce() -> HashSet<(IpAddr, u16)>,
+        now_ns: u64,
+    ) -> bool {
+        let is_fresh = |(known_ns, _): &(u64, _)| {
+            now_ns.saturating_sub(*known_ns) < PEER_ENDPOINTS_LIFETIME_NS
+        };
+        if !self.peer_endpoints.as_ref().is_some_and(is_fresh) {
+            self.peer_endpoints = Some((now_ns, peer_endpoints()));
+        }
+        (self.peer_endpoints.as_ref()).is_some_and(|(_, known)| known.contains(&endpoint))
+    }
+
+    fn cookie_reply(
+        &mut self,
+        cookie_key: &[u8; 32],
+        datagram: &[u8],
+        source: SocketAddr,
+        now_ns: u64,
+    ) -> Option<[u8; COOKIE_REPLY_SIZE]> {
+        if !self.all_cookie_replies.has_token(now_ns)
+            || !self.cookie_replies.allow(unit(source), now_ns)
+        {
+            return None;
+        }
+        self.all_cookie_replies.take();
+        self.cookies.reply(cookie_key, datagram, source, now_ns)
+    }
+}
+
+/// The place in `heard` of a MAC1: senders can choose it, and thereby at most be heard again.
+fn place(fingerprint: [u8; MAC_SIZE]) -> usize {
+    usize::from(u16::from_le_bytes([fingerprint[0], fingerprint[1]])) % MAX_HEARD_HANDSHAKES
+}
+
+fn unit(source: SocketAddr) -> Unit {
+    match source {
+        SocketAddr::V4(v4) => Unit::V4(v4.ip().octets()),
+        SocketAddr::V6(v6) => {
+            let [a, b, c, d, e, f, g, h, ..] = v6.ip().octets();
+            Unit::V6([a, b, c, d, e, f, g, h])
+        }
+    }
+}
