@@ -163,16 +163,7 @@ class Killer:
                 return self._spawn(*self._daemon, self.interface)
 
     def _spawn(self, *command: str | Path, **environment: str) -> "subprocess.Popen[str]":
-        inherited: Mapping[str, str] = {**os.environ, **self._scene.environment()}
-        program = shutil.which(command[0], path=inherited["PATH"]) or command[0]
-        self._launched = subprocess.Popen(
-            self._scene.client.command(program, *command[1:]),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            env={**inherited, **environment},
-        )
+        self._launched = start(self._scene, *command, **environment)
         return self._launched
 
     def _send_peers(self, chance: random.Random) -> None:
@@ -193,7 +184,7 @@ class Killer:
     def _signal(self, number: signal.Signals) -> None:
         """Send a signal to the daemon, wherever it is in its start."""
         for pid in self._scene.client.pids():
-            if _name(pid) in _DAEMONS:
+            if process_name(pid) in _DAEMONS:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
 
@@ -202,7 +193,7 @@ class Killer:
         assert self._launched is not None
         match who:
             case "everybody":
-                while pids := [p for p in self._scene.client.pids() if _name(p) != _JANITOR]:
+                while pids := [p for p in self._scene.client.pids() if process_name(p) != _JANITOR]:
                     for pid in pids:
                         with contextlib.suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
@@ -224,7 +215,22 @@ class Killer:
         return text.split()
 
 
-def _name(pid: int) -> str:
+def start(scene: Scene, *command: str | Path, **environment: str) -> "subprocess.Popen[str]":
+    """Start a program in the client's namespace; its output can be read."""
+    inherited: Mapping[str, str] = {**os.environ, **scene.environment()}
+    program = shutil.which(command[0], path=inherited["PATH"]) or command[0]
+    return subprocess.Popen(
+        scene.client.command(program, *command[1:]),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**inherited, **environment},
+    )
+
+
+def process_name(pid: int) -> str:
+    """Return what a process is called; "" if it is gone."""
     try:
         return Path(f"/proc/{pid}/comm").read_text().strip()
     except OSError:

@@ -1,4 +1,7 @@
-"""The hooks of a file: commands for bash, run one after another as wg-quick runs them."""
+"""The hooks of a file: commands for bash, run one after another as wg-quick runs them.
+
+They end with us, but not what they have started in the background.
+"""
 
 import asyncio
 import contextlib
@@ -10,6 +13,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from wgd.quick.children import die_with_parent
 from wgd.quick.errors import QuickError
 
 _BASH: Final = ("bash", "-e", "-o", "pipefail", "-O", "extglob", "-c")
@@ -21,7 +25,9 @@ def run(name: str, hooks: Sequence[str], interface: str, say: Callable[[str], No
         command = hook.replace("%i", interface)
         say(command)
         try:
-            status = subprocess.run([*_BASH, command], check=False, env=_environment()).returncode  # noqa: S603
+            status = subprocess.run(  # noqa: S603
+                [*_BASH, command], check=False, env=_environment(), preexec_fn=die_with_parent
+            ).returncode
         except OSError as error:
             raise QuickError(f"cannot run bash: {error.strerror}; install bash") from None
         _check(name, command, status)
@@ -44,6 +50,7 @@ async def run_in_loop(
                 stdin=subprocess.DEVNULL,
                 env=_environment(),
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )
         except OSError as error:
             raise QuickError(f"cannot run bash: {error.strerror}; install bash") from None

@@ -1,12 +1,10 @@
 """Starting the daemon of an interface, and ending it by taking its interface away."""
 
 import contextlib
-import ctypes
 import errno
 import os
 import select
 import shutil
-import signal
 import socket
 import struct
 import subprocess
@@ -19,6 +17,7 @@ from typing import ClassVar, Final
 if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
     raise ImportError("this module is for Linux")
 
+from wgd.quick.children import die_with_parent
 from wgd.quick.errors import QuickError
 from wgd.quick.system import System
 from wgd.uapi.paths import connect_address
@@ -26,7 +25,6 @@ from wgd.uapi.socket_policy import SYSTEM_DIRECTORY
 
 END_TIMEOUT_SECONDS: Final = 10.0
 
-_PR_SET_PDEATHSIG: Final = 1
 # What is said to us, not to the daemon: it is configured by us, over a socket of its own.
 _NOT_FOR_IT: Final = ("WGD_CONFIG", "WG_PROCESS_FOREGROUND", "WG_TUN_FD", "WG_UAPI_FD")
 _UCRED: Final = struct.Struct("3i")
@@ -48,9 +46,10 @@ class Daemon:
         system.say(f"wgd {' '.join(command[len(_program()) :])}")
         environment = {n: value for n, value in os.environ.items() if n not in _NOT_FOR_IT}
         try:
-            # Its output is not collected: the daemon may keep it open for its log.
+            # Its output is not collected: the daemon may keep it open for its log. What ends with
+            # us is the command; the daemon ends when it finds nobody to report readiness to.
             started = subprocess.run(  # noqa: S603
-                command, check=False, env=environment, preexec_fn=_die_with_parent
+                command, check=False, env=environment, preexec_fn=die_with_parent
             )
         except OSError as error:
             raise QuickError(f"cannot run {command[0]}: {error.strerror}") from None
@@ -99,14 +98,6 @@ def _program() -> list[str]:
     beside = Path(sys.executable).with_name("wgd")
     found = str(beside) if beside.exists() else shutil.which("wgd")
     return [found] if found is not None else [sys.executable, "-m", "wgd"]
-
-
-def _die_with_parent() -> None:
-    """Have the kernel end the new process with us, so that a killed `up` starts no daemon later.
-
-    The daemon itself has another parent, and ends when it finds nobody to report readiness to.
-    """
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _connect(path: Path) -> socket.socket | None:
