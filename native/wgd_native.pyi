@@ -1,4 +1,5 @@
-"""The native data plane of wgd: what wgd.dataplane.native wraps. Not an API for others.
+"""The native data plane of wgd, which wgd.dataplane.native wraps, and native primitives of
+handshakes, which wgd.noise.primitives uses. Not an API for others.
 
 Shapes: addresses are text, prefixes packed bytes, times boot nanoseconds, and an endpoint is
 `(host, port, scope_id, source)` with `source` either None or `(address, interface_index)`, as the
@@ -16,6 +17,35 @@ __version__: str
 
 INTERFACE_VERSION: int
 """Grows with every change of what is described here."""
+
+# -- the primitives of handshakes: wgd.noise.primitives says what each does ------------------------
+
+HAS_PRIMITIVES: bool
+"""Whether they are here: they are not on a processor that the library does not know."""
+
+@final
+class PrivateKey:
+    """An X25519 private key of 32 bytes; ValueError for another length."""
+
+    def __init__(self, private_key: bytes) -> None: ...
+    @property
+    def public_key(self) -> bytes: ...
+    def dh(self, public_key: bytes) -> bytes:
+        """Return the shared secret; ValueError for a low-order public key or another length."""
+
+    def to_bytes(self) -> bytes: ...
+
+def blake2s(data: bytes) -> bytes: ...
+def mac(key: bytes, data: bytes) -> bytes: ...
+def hmac_blake2s(key: bytes, data: bytes) -> bytes: ...
+def kdf1(chaining_key: bytes, secret: bytes) -> bytes: ...
+def kdf2(chaining_key: bytes, secret: bytes) -> tuple[bytes, bytes]: ...
+def kdf3(chaining_key: bytes, secret: bytes) -> tuple[bytes, bytes, bytes]: ...
+def seal(key: bytes, counter: int, plaintext: bytes, associated: bytes) -> bytes: ...
+def unseal(key: bytes, counter: int, ciphertext: bytes, associated: bytes) -> bytes:
+    """ValueError if it is not authentic."""
+
+# -- the data plane --------------------------------------------------------------------------------
 
 @final
 class Engine:

@@ -95,6 +95,7 @@ def direct_crates(kind: str) -> set[str]:
     tables = [toml("native/Cargo.toml"), toml("native/engine/Cargo.toml")]
     if kind == "dev-dependencies":
         tables.append({kind: toml("native/fuzz/Cargo.toml")["dependencies"]})
+    tables += [table for each in tables for table in each.get("target", {}).values()]
     found = {name for table in tables for name in table.get(kind, {})}
     return found - {"wgd-engine"}
 

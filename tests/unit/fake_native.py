@@ -5,7 +5,7 @@ from types import ModuleType
 
 import pytest
 
-from wgd.dataplane.choice import INTERFACE_VERSION
+from wgd.extension import INTERFACE_VERSION
 
 
 def use_extension(

@@ -13,7 +13,6 @@ from wgd import __version__, cli
 from wgd.clock import VirtualClock
 from wgd.dataplane import choice
 from wgd.dataplane.choice import (
-    INTERFACE_VERSION,
     Choice,
     DataPlaneName,
     DataPlaneOptions,
@@ -22,6 +21,7 @@ from wgd.dataplane.choice import (
 )
 from wgd.dataplane.portable import PortableDataPlane
 from wgd.errors import WgdError
+from wgd.extension import INTERFACE_VERSION
 from wgd.tun.memory import MemoryTun
 
 AUTO, NATIVE, PORTABLE = DataPlaneName.AUTO, DataPlaneName.NATIVE, DataPlaneName.PORTABLE

@@ -1,11 +1,47 @@
-"""The primitives give the numbers that the RFCs and the XChaCha draft publish."""
+"""The primitives give the numbers that the RFCs and the XChaCha draft publish: both twins do."""
 
 import hashlib
+import importlib.util
+import sys
+from types import ModuleType
+from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from tests.testbed.engines import require_engine
+from tests.unit.fake_native import use_extension
 from wgd.errors import HandshakeError
-from wgd.noise import primitives
+from wgd.extension import INTERFACE_VERSION
+from wgd.noise import portable_primitives
+from wgd.noise import primitives as chosen
+
+primitives: Any = chosen
+
+
+def _load() -> ModuleType:
+    """Return another `wgd.noise.primitives`, which chooses its twin anew."""
+    spec = importlib.util.spec_from_file_location("primitives_of_a_test", chosen.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(params=["native", "portable"], autouse=True)
+def _twin(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_engine(request.param)
+    if request.param == "portable":
+        use_extension(monkeypatch, None)
+    module = _load()
+    is_native = module.__dict__["_twin"] is not portable_primitives
+    if request.param == "native" and not sys.modules["wgd_native"].HAS_PRIMITIVES:
+        pytest.skip("this processor is not one of graviola's")
+    assert is_native == (request.param == "native")
+    monkeypatch.setitem(globals(), "primitives", module)
 
 
 def unhex(text: str) -> bytes:
@@ -216,9 +252,11 @@ def test_chacha20_poly1305_appendix_a_5() -> None:
     assert primitives.seal(key, counter, plaintext, associated) == ciphertext
 
 
-def test_a_counter_is_little_endian_after_32_zero_bits() -> None:
-    assert primitives.nonce(0) == bytes(12)
-    assert primitives.nonce(2**64 - 2).hex() == "00000000feffffffffffffff"
+@pytest.mark.parametrize("counter", [0, 1, 2**64 - 2])
+def test_a_counter_is_little_endian_after_32_zero_bits(counter: int) -> None:
+    key, nonce = bytes(range(32)), bytes(4) + counter.to_bytes(8, "little")
+    expected = ChaCha20Poly1305(key).encrypt(nonce, b"text", b"associated")
+    assert primitives.seal(key, counter, b"text", b"associated") == expected
 
 
 def test_unseal_refuses_what_was_changed() -> None:
@@ -255,3 +293,49 @@ def test_xchacha20_poly1305_appendix_a_3_1() -> None:
     assert primitives.extended_unseal(key, nonce, ciphertext, associated) == plaintext
     with pytest.raises(HandshakeError, match=r"^decryption failed$"):
         primitives.extended_unseal(key, nonce, ciphertext, b"")
+
+
+# -- the twins -------------------------------------------------------------------------------------
+
+
+def _dh(key: Any, public_key: bytes) -> bytes | None:
+    try:
+        secret: bytes = key.dh(public_key)
+    except (HandshakeError, ValueError):
+        return None
+    return secret
+
+
+short = st.binary(max_size=200)
+key32 = st.binary(min_size=32, max_size=32)
+
+
+@settings(max_examples=50, deadline=None)
+@given(key=key32, other=key32, data=short, associated=short, counter=st.integers(0, 2**64 - 1))
+def test_both_give_the_same(
+    key: bytes, other: bytes, data: bytes, associated: bytes, counter: int
+) -> None:
+    twin = portable_primitives
+    mine, theirs = primitives.PrivateKey(key), twin.PrivateKey(key)
+    assert mine.public_key == theirs.public_key
+    assert mine.to_bytes() == theirs.to_bytes() == key
+    assert mine.dh(primitives.PrivateKey(other).public_key) == theirs.dh(
+        twin.PrivateKey(other).public_key
+    )
+    assert _dh(mine, other) == _dh(theirs, other)  # on the curve, its twist or of low order
+    for name in ("kdf1", "kdf2", "kdf3", "hmac_blake2s", "mac"):
+        assert getattr(primitives, name)(key, data) == getattr(twin, name)(key, data)
+    assert primitives.blake2s(data) == twin.blake2s(data)
+    sealed = primitives.seal(key, counter, data, associated)
+    assert sealed == twin.seal(key, counter, data, associated)
+    assert primitives.unseal(key, counter, sealed, associated) == data
+
+
+@pytest.mark.parametrize("interface_version", [None, INTERFACE_VERSION - 1, INTERFACE_VERSION])
+def test_an_extension_without_them_or_of_another_wgd_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, interface_version: int | None
+) -> None:
+    use_extension(monkeypatch, object, interface_version=interface_version)
+    if interface_version != INTERFACE_VERSION:
+        monkeypatch.setattr(sys.modules["wgd_native"], "HAS_PRIMITIVES", True, raising=False)
+    assert _load().__dict__["_twin"] is portable_primitives

@@ -7,25 +7,19 @@ Imports no engine before one is chosen: `wgd --help` shall not wait for a crypto
 """
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
-from wgd import __version__
 from wgd.clock import Clock
 from wgd.errors import WgdError
+from wgd.extension import Obstacle, find_extension
 
 if TYPE_CHECKING:
     from wgd.dataplane.interface import Engine, Tun
 
 logger = logging.getLogger(__name__)
-
-INTERFACE_VERSION: Final = 2
-"""What `wgd_native.INTERFACE_VERSION` must be: that of native/wgd_native.pyi."""
-
-_REINSTALL: Final = "pip install --force-reinstall ./native"
 
 MAX_WORKERS: Final = 16
 """More than this many queues of one TUN share too few flows to gain anything."""
@@ -157,35 +151,7 @@ def _portable(reason: str, cure: str | None = None, *, offload: bool = True) -> 
     return Choice(is_native=False, offload=offload)
 
 
-class _Obstacle(NamedTuple):
-    """Why the native engine cannot be used, and what helps.
-
-    `is_broken` if it is here, and whoever installed it will want to know.
-    """
-
-    reason: str
-    cure: str
-    is_broken: bool = False
-
-
-def _why_not_native() -> _Obstacle | None:
+def _why_not_native() -> Obstacle | None:
     """Return what keeps us from using the native engine, or None if nothing does."""
-    if sys.platform != "linux":
-        return _Obstacle("it runs on Linux only", "use --dataplane portable")
-    try:
-        import wgd_native
-    except ModuleNotFoundError as error:
-        if error.name != "wgd_native":
-            raise
-        return _Obstacle("wgd-native is not installed", "pip install ./native")
-    except ImportError as error:
-        return _Obstacle(f"wgd-native cannot be loaded ({error})", _REINSTALL, is_broken=True)
-    found = getattr(wgd_native, "INTERFACE_VERSION", None)
-    if found != INTERFACE_VERSION:
-        return _Obstacle(
-            f"wgd-native {getattr(wgd_native, '__version__', '')} does not fit wgd {__version__}"
-            f" (its interface is {found}, not {INTERFACE_VERSION})",
-            _REINSTALL,
-            is_broken=True,
-        )
-    return None
+    found = find_extension()
+    return found if isinstance(found, Obstacle) else None

@@ -13,8 +13,6 @@ step that is over are dropped with that value; Python cannot promise to erase th
 An initiation is accepted in any state, so of two crossing ones the last to arrive wins.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Final, Protocol
@@ -139,24 +137,17 @@ class IdentifiedInitiation:
     transcript: _Transcript = field(repr=False)
 
 
-@contextmanager
-def _refused_as(reason: FailureReason) -> Iterator[None]:
-    """Give this reason to what the primitives refuse within."""
-    try:
-        yield
-    except HandshakeError as error:
-        raise HandshakeError(str(error), reason) from None
-
-
 def identify_initiator(identity: StaticIdentity, initiation: Initiation) -> IdentifiedInitiation:
     """Decrypt who sent an initiation to us (paper, section 5.4.2, up to msg.static).
 
     Raises HandshakeError: "low-order public key", "decryption failed"; whose it is nobody knows.
     """
     transcript = identity.transcript.ephemeral(initiation.ephemeral)
-    with _refused_as(FailureReason.MALFORMED_MESSAGE):
+    try:
         shared = identity.private_key.dh(initiation.ephemeral)
         transcript, initiator = transcript.unseal(shared, initiation.encrypted_static)
+    except HandshakeError as error:
+        raise HandshakeError(str(error), FailureReason.MALFORMED_MESSAGE) from None
     return IdentifiedInitiation(initiator, initiation, transcript)
 
 
@@ -311,11 +302,13 @@ class Handshake:
         identity = self._own_identity()
 
         transcript = created.transcript.ephemeral(response.ephemeral)
-        with _refused_as(FailureReason.RESPONSE_NOT_AUTHENTIC):
+        try:
             transcript = transcript.secret(created.ephemeral.dh(response.ephemeral))
             transcript = transcript.secret(identity.private_key.dh(response.ephemeral))
             transcript, key = transcript.preshared(self.preshared_key)
             unseal(key, 0, response.encrypted_nothing, transcript.hash_)
+        except HandshakeError as error:
+            raise HandshakeError(str(error), FailureReason.RESPONSE_NOT_AUTHENTIC) from None
 
         self._progress = _Finished(
             True, created.local_index, response.sender_index, transcript.chaining_key
@@ -330,10 +323,12 @@ class Handshake:
         "decryption failed", "replayed timestamp", "initiation flood".
         """
         shared = self._static_static_secret()
-        with _refused_as(FailureReason.INITIATION_NOT_AUTHENTIC):
+        try:
             transcript, timestamp = identified.transcript.unseal(
                 shared, identified.initiation.encrypted_timestamp
             )
+        except HandshakeError as error:
+            raise HandshakeError(str(error), FailureReason.INITIATION_NOT_AUTHENTIC) from None
         if timestamp <= self._latest_timestamp:
             raise HandshakeError("replayed timestamp", FailureReason.REPLAYED_TIMESTAMP)
         last_ns = self._last_initiation_consumed_ns

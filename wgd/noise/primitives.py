@@ -1,21 +1,26 @@
 """The cryptographic functions of the WireGuard paper, section 5.4.
 
-Only this file knows which libraries they come from. It draws no randomness of its own: callers
-pass a `Random`. A refused input raises HandshakeError, whose text never holds key material.
+They come from the extension (`native/src/primitives.rs`) where it is installed and knows this
+processor, else from its twin, `portable_primitives`: what they return is the same. Only this file
+knows of the two. It draws no randomness of its own: callers pass a `Random`. A refused input raises
+HandshakeError, whose text never holds key material.
 """
 
-import hashlib
 import hmac
 from collections.abc import Callable
-from typing import Final
-
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
-from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from typing import TYPE_CHECKING, Final
 
 from wgd.constants import KEY_SIZE
 from wgd.diagnosis import FailureReason
 from wgd.errors import HandshakeError
+from wgd.extension import find_extension
+
+if TYPE_CHECKING:
+    import wgd_native as _twin
+elif getattr(_found := find_extension(), "HAS_PRIMITIVES", False):
+    _twin = _found
+else:
+    from wgd.noise import portable_primitives as _twin
 
 Random = Callable[[int], bytes]
 """Returns that many unpredictable bytes, as os.urandom does."""
@@ -44,8 +49,8 @@ class PrivateKey:
     __slots__ = ("_key", "public_key")
 
     def __init__(self, private_key: bytes) -> None:
-        self._key = X25519PrivateKey.from_private_bytes(private_key)
-        self.public_key = self._key.public_key().public_bytes_raw()
+        self._key = _twin.PrivateKey(private_key)
+        self.public_key = self._key.public_key
 
     @classmethod
     def generate(cls, random: Random) -> "PrivateKey":
@@ -57,15 +62,16 @@ class PrivateKey:
 
         Raises HandshakeError for a low-order public key: its result would be known to anybody.
         """
-        remote = X25519PublicKey.from_public_bytes(public_key)
         try:
-            return self._key.exchange(remote)
+            return self._key.dh(public_key)
         except ValueError:
+            if len(public_key) != KEY_SIZE:
+                raise
             raise HandshakeError("low-order public key", FailureReason.WEAK_KEY) from None
 
     def to_bytes(self) -> bytes:
         """Return the private key itself, 32 bytes: a secret."""
-        return self._key.private_bytes_raw()
+        return self._key.to_bytes()
 
     def __repr__(self) -> str:
         return "PrivateKey(...)"
@@ -73,40 +79,25 @@ class PrivateKey:
 
 # -- BLAKE2s (RFC 7693) and the key derivation ---------------------------------------------------
 
+blake2s: Final = _twin.blake2s
+"""Given data, returns the 32 byte hash: Hash() of the paper."""
 
-def blake2s(data: bytes) -> bytes:
-    """Return the 32 byte hash: Hash() of the paper."""
-    return hashlib.blake2s(data).digest()
+hmac_blake2s: Final = _twin.hmac_blake2s
+"""Given key and data, returns the 32 byte HMAC-BLAKE2s: Hmac() of the paper."""
+
+kdf1: Final = _twin.kdf1
+"""Given chaining key and secret, returns the first 32 bytes of HKDF: Kdf1() of the paper."""
+
+kdf2: Final = _twin.kdf2
+"""Likewise two keys of 32 bytes: Kdf2() of the paper."""
+
+kdf3: Final = _twin.kdf3
+"""Likewise three keys of 32 bytes: Kdf3() of the paper."""
 
 
 def mac(key: bytes, data: bytes | memoryview) -> bytes:
     """Return the 16 byte keyed BLAKE2s of `data`: Mac() of the paper. `key` is 16 or 32 bytes."""
-    return hashlib.blake2s(data, key=key, digest_size=MAC_SIZE).digest()
-
-
-def hmac_blake2s(key: bytes, data: bytes) -> bytes:
-    """Return the 32 byte HMAC-BLAKE2s: Hmac() of the paper."""
-    return hmac.digest(key, data, hashlib.blake2s)
-
-
-def kdf1(chaining_key: bytes, secret: bytes) -> bytes:
-    """Return the first 32 bytes of HKDF: Kdf1() of the paper."""
-    return hmac_blake2s(hmac_blake2s(chaining_key, secret), b"\x01")
-
-
-def kdf2(chaining_key: bytes, secret: bytes) -> tuple[bytes, bytes]:
-    """Return two keys of 32 bytes: Kdf2() of the paper."""
-    extracted = hmac_blake2s(chaining_key, secret)
-    first = hmac_blake2s(extracted, b"\x01")
-    return first, hmac_blake2s(extracted, first + b"\x02")
-
-
-def kdf3(chaining_key: bytes, secret: bytes) -> tuple[bytes, bytes, bytes]:
-    """Return three keys of 32 bytes: Kdf3() of the paper."""
-    extracted = hmac_blake2s(chaining_key, secret)
-    first = hmac_blake2s(extracted, b"\x01")
-    second = hmac_blake2s(extracted, first + b"\x02")
-    return first, second, hmac_blake2s(extracted, second + b"\x03")
+    return _twin.mac(key, bytes(data))
 
 
 def equal(one: bytes, other: bytes) -> bool:
@@ -116,22 +107,17 @@ def equal(one: bytes, other: bytes) -> bool:
 
 # -- authenticated encryption --------------------------------------------------------------------
 
-
-def nonce(counter: int) -> bytes:
-    """Return the 12 byte nonce of a 64-bit counter: 32 zero bits, then little endian."""
-    return bytes(4) + counter.to_bytes(8, "little")
-
-
-def seal(key: bytes, counter: int, plaintext: bytes, associated: bytes) -> bytes:
-    """Return `plaintext` encrypted with its 16 byte tag: Aead() of the paper (RFC 8439)."""
-    return ChaCha20Poly1305(key).encrypt(nonce(counter), plaintext, associated)
+seal: Final = _twin.seal
+"""Given key, 64-bit counter, plaintext and associated data, returns the ciphertext with its
+16 byte tag: Aead() of the paper (RFC 8439). The nonce is 32 zero bits, then the counter.
+"""
 
 
 def unseal(key: bytes, counter: int, ciphertext: bytes, associated: bytes) -> bytes:
     """Return what `seal` encrypted. Raises HandshakeError if it is not authentic."""
     try:
-        return ChaCha20Poly1305(key).decrypt(nonce(counter), ciphertext, associated)
-    except InvalidTag:
+        return _twin.unseal(key, counter, ciphertext, associated)
+    except ValueError:
         raise HandshakeError("decryption failed") from None
 
 
