@@ -181,7 +181,7 @@ class Report:
             axes.set_title(title, fontsize="medium")
             axes.grid(linewidth=0.4)
             axes.axvspan(0, self.warm_up_seconds / 60, color="#eeeeee", zorder=0)
-            axes.legend(fontsize="small", loc="center right")
+            axes.legend(fontsize="small", loc="lower right", ncols=2)
         for seconds in self.disturbed_seconds:
             pings.axvline(seconds / 60, color="#cccccc", linewidth=0.5, zorder=0)
         for axes in (memory, descriptors, cpu):
