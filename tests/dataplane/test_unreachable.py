@@ -1,11 +1,12 @@
 """Who sends to nobody, or to a peer that nobody can find, is told at once (RFC 792, RFC 4443)."""
 
 import struct
+from random import Random
 
 import pytest
 
 from tests.dataplane.flows import Flow, SuperPacket, compose
-from tests.dataplane.lab import A_ADDRESS, PORT, A, Lab, ipv4, ipv6, prefix
+from tests.dataplane.lab import A_ADDRESS, PORT, A, Lab, NativeLab, ipv4, ipv6, prefix
 from tests.dataplane.test_differential_offload import VirtioLab
 from tests.dataplane.traffic import packed
 from tests.dataplane.virtio import cut, internet_sum, pseudo_header
@@ -279,3 +280,44 @@ def test_others_are_not_refused(lab: Lab) -> None:
     packet = compose(Flow(False, False), (packed(OURS), packed("10.2.0.1")), b"to A")
     lab.outbound(packet)
     assert far.open(lab.sent()[0])[1].startswith(packet)
+
+
+# -- both engines ----------------------------------------------------------------------------------
+
+
+def draw_packet(random: Random) -> bytes:
+    """Draw a packet for nobody, which may be ICMP, have other headers, be cut off or mistaken."""
+    if random.randrange(2):
+        packet = bytearray(ipv4(OURS, NOBODYS, random.choice((20, 24, 60, 600))))
+        packet[0] = 0x40 | random.choice((5, 5, 5, 6, 15, 4, 0))
+        packet[9] = random.choice((1, 1, 6, 17))
+        packet[6:8] = random.choice((b"\0\0", b"\x40\0", b"\x20\0", b"\0\1"))
+    else:
+        packet = bytearray(ipv6(OURS_6, NOBODYS_6, random.choice((40, 48, 60, 200, 1400))))
+        packet[6] = random.choice((0, 6, 17, 43, 44, 51, 58, 58, 60))
+        for offset in range(40, len(packet) - 4, 8):
+            packet[offset] = random.choice((0, 1, 3, 43, 44, 51, 58, 60, 128, 137))
+            packet[offset + 1] = random.choice((0, 0, 0, 1, 200))
+            packet[offset + 2 : offset + 4] = random.choice((b"\0\0", b"\0\1", b"\0\x08"))
+    return bytes(packet)
+
+
+def test_both_engines_answer_the_same() -> None:
+    require_engine(NATIVE)
+    random = Random(1)
+    portable, native = Lab(), NativeLab()
+    answered = 0
+    try:
+        for _ in range(200):
+            packets = [draw_packet(random) for _ in range(15)]
+            for each in (portable, native):
+                each.advance(1)
+                each.outbound(*packets)
+            answers = portable.delivered()
+            assert native.delivered() == answers
+            assert native.engine.drop_counts() == portable.engine.drop_counts()
+            answered += len(answers)
+    finally:
+        portable.close()
+        native.close()
+    assert 500 < answered < 2500
