@@ -120,10 +120,11 @@ class Day(World):
         for node in self.nodes:
             node.clock.put_right()
             node.move((node.home.host,), is_told=False)
-            node.wake(timer_is_first=True)
             node.set_link(True)
             if node.port != PORT:
                 node.use_port(PORT)
+            # The last, because a peer believes whatever it is told from the place it is told from.
+            node.wake(timer_is_first=True)
         for one, other in self.pairs:
             one.know(other)
             one.change_peer(other, persistent_keepalive_seconds=0)

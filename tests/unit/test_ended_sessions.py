@@ -99,12 +99,17 @@ def test_a_handshake_that_was_begun_before_the_suspend_was_noticed_goes_on() -> 
     assert alice.status(bob).has_session
 
 
-def test_an_initiation_on_its_way_when_a_suspend_is_noticed_is_not_repeated() -> None:
-    simulation, alice, bob = pair()
-    simulation.clock.advance(100 * SECOND)
+@pytest.mark.parametrize("had_session", [False, True])
+def test_an_initiation_on_its_way_when_a_suspend_is_noticed_is_not_repeated(
+    had_session: bool,
+) -> None:
+    simulation, alice, bob = talking_pair() if had_session else pair()
+    simulation.run(200 * SECOND)
+    simulation.log.clear()
+    bob.received.clear()
     simulation.fate = lambda _sent: (SECOND,)
     packet = alice.send(bob)
-    alice.device.woke_up(simulation.clock.now(), 60 * SECOND)
+    alice.device.woke_up(simulation.clock.now(), 160 * SECOND)
     simulation.run(4 * SECOND)
     assert len(simulation.sent(INITIATION)) == 1
     assert bob.received == [packet]

@@ -261,7 +261,10 @@ class DataPlane(Protocol):
         """Never send under the present keypairs again; still open what arrives under them."""
 
     def drop_keypairs(self, peer: PeerId) -> tuple[int, ...]:
-        """Erase all keypairs of the peer; return their receiver indices."""
+        """Erase all keypairs of the peer; return their receiver indices.
+
+        The answer to an initiation is still waited for: it may have begun after they ended.
+        """
 
     def send_keepalive(self, peer: PeerId) -> None:
         """Send what is staged, or if nothing is, an empty packet (staged if there is no keypair).
@@ -355,7 +358,7 @@ class DataPlane(Protocol):
 
         It is marked with HANDSHAKE_TRAFFIC_CLASS, and in either case counted and stamped as an
         authenticated packet sent. Only the initiation sent last to a peer may be answered, until
-        `drop_keypairs` or a keypair with its index.
+        there is a keypair with its index.
         """
 
     def note_received(self, peer: PeerId, length: int, source: Endpoint) -> None:

@@ -226,9 +226,7 @@ class PortableDataPlane:
 
     def drop_keypairs(self, peer: PeerId) -> tuple[int, ...]:
         """Erase all keypairs of the peer; return their receiver indices."""
-        known = self._state.peers[peer]
-        self._state.forget_initiation(known)
-        return self._state.forget_sessions(known.keypairs.clear())
+        return self._state.forget_sessions(self._state.peers[peer].keypairs.clear())
 
     def send_keepalive(self, peer: PeerId) -> None:
         """Send what is staged, or if nothing is, an empty packet (staged without a keypair)."""

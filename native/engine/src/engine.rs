@@ -303,7 +303,6 @@ impl Engine {
     pub fn drop_keypairs(&self, id: PeerId) -> Result<Vec<u32>> {
         let peer = self.peer(id)?;
         let freed = peer.state.lock().keypairs.clear();
-        self.forget_initiation(&peer);
         self.forget_sessions(&freed);
         Ok(freed)
     }
