@@ -1,8 +1,8 @@
 """Tells when this virtual machine has become a copy of itself: restored from a snapshot, or forked.
 
 Two copies with the same keys would encrypt different packets with the same nonces. The hypervisor
-changes the machine's generation id, the kernel mixes that into its random numbers, and by Linux
-6.10 at the latest tells processes with a uevent of the vmgenid device (drivers/virt/vmgenid.c): NEW_VMGENID=1.
+changes the machine's generation id, the kernel mixes that into its random numbers, and newer ones
+(6.10 does) tell processes with a uevent of the vmgenid device: NEW_VMGENID=1.
 """
 
 import asyncio
