@@ -200,3 +200,8 @@ def test_a_name_that_does_not_exist_is_asked_for_once(monkeypatch: pytest.Monkey
     with pytest.raises(ValueTextError, match=r"peer\.example"):
         read.read("peer.example:5")
     assert pauses == []
+
+
+def test_a_port_that_is_no_utf_8_is_refused() -> None:
+    with pytest.raises(ValueTextError, match="a port is a number"):
+        values.port("\udcf6")

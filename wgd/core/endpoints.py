@@ -17,6 +17,7 @@ from typing import Final
 from wgd.addresses import Endpoint
 from wgd.constants import SECOND_NS
 from wgd.errors import ConfigurationError
+from wgd.shown import shown
 
 LOOKUP_INTERVAL_NS: Final = 30 * SECOND_NS
 """A peer that is not heard from has its name looked up at most this often."""
@@ -147,14 +148,15 @@ def parse_host(text: str) -> tuple[str, int]:
     Raises ConfigurationError (EINVAL) for anything else.
     """
     host, _, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
     is_name = 0 < len(host) <= MAX_HOST_SIZE and host.isprintable() and " " not in host
     is_port = port.isascii() and port.isdigit() and len(port) <= 5 and 0 < int(port) <= 65_535
     if not (is_name and is_port):
         raise ConfigurationError(
             errno.EINVAL,
-            f"an endpoint's host must be a name, a colon and a port in 1..65535, not {text!r:.80}",
+            f"an endpoint's host must be a name, a colon and a port in 1..65535, not {shown(text)}",
         )
-    return host.removeprefix("[").removesuffix("]"), int(port)
+    return host, int(port)
 
 
 def _in_turns(endpoints: Iterable[Endpoint]) -> Iterable[Endpoint]:

@@ -49,8 +49,13 @@ def read_key_file(name: str) -> bytes:
             text = file.read(_MAX_FILE_SIZE)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = error.strerror if isinstance(error, OSError) else error
-        raise ValueTextError(f"cannot read a key from {name!a}: {reason}") from None
-    return _key_in(text, ascii(name)) if text else NO_KEY
+        raise ValueTextError(f"cannot read a key from {_place(name)}: {reason}") from None
+    return _key_in(text, _place(name)) if text else NO_KEY
+
+
+def _place(name: str) -> str:
+    is_key = len(name) == _TEXT_SIZE and name.endswith("=")
+    return "a file whose name is a key: give the file that the key is in" if is_key else ascii(name)
 
 
 def _key_in(text: str, place: str) -> bytes:

@@ -18,6 +18,7 @@ from wgd.addresses import Endpoint, Prefix
 from wgd.configuration import NO_KEY, AllowedIpChange
 from wgd.constants import KEY_SIZE
 from wgd.ctl.errors import ValueTextError
+from wgd.shown import shown
 
 MAX_PORT: Final = 2**16 - 1
 MAX_FWMARK: Final = 2**32 - 1
@@ -31,7 +32,6 @@ RETRY_GROWTH: Final = 1.2
 
 _DECIMAL: Final = re.compile(r"[0-9]{1,20}", re.ASCII)
 _HEXADECIMAL: Final = re.compile(r"0x([0-9a-fA-F]{1,16})", re.ASCII)
-_SHOWN_SIZE: Final = 80
 # For these there is nothing to wait for: the name does not exist, or is not one.
 _PERMANENT: Final = frozenset(
     getattr(socket, name)
@@ -112,9 +112,9 @@ def port(text: str) -> int:
     if text and not text.strip().lstrip("+-").isdigit():
         try:
             return int(_lookup(None, text)[1])
-        except socket.gaierror:
+        except (socket.gaierror, UnicodeError):  # UnicodeError: what was no UTF-8
             pass
-    raise ValueTextError(f"a port is a number in 0..{MAX_PORT}, not {_shown(text)}")
+    raise ValueTextError(f"a port is a number in 0..{MAX_PORT}, not {shown(text)}")
 
 
 def fwmark(text: str) -> int:
@@ -129,7 +129,7 @@ def fwmark(text: str) -> int:
     else:
         number = MAX_FWMARK + 1
     if number > MAX_FWMARK:
-        raise ValueTextError(f"a fwmark is off or a number in 0..0xffffffff, not {_shown(text)}")
+        raise ValueTextError(f"a fwmark is off or a number in 0..0xffffffff, not {shown(text)}")
     return number
 
 
@@ -141,7 +141,7 @@ def keepalive_seconds(text: str) -> int:
         return int(text)
     raise ValueTextError(
         f"a persistent keepalive is off or a number of seconds in 1..{MAX_KEEPALIVE_SECONDS}, "
-        f"not {_shown(text)}"
+        f"not {shown(text)}"
     )
 
 
@@ -174,7 +174,7 @@ def _allowed_ip(element: str, warn: Callable[[str], None]) -> AllowedIpChange:
     if address is None:
         raise ValueTextError(
             "an allowed IP is an address with a prefix length, such as 10.0.0.0/8 or fd00::/8, "
-            f"not {_shown(element)}"
+            f"not {shown(element)}"
         )
     prefix = Prefix.of(address, length)
     if prefix.address != address:
@@ -220,9 +220,9 @@ class EndpointReader:
                 reason = (error.strerror if isinstance(error, OSError) else "") or "no such name"
                 if permanent or (self._retries is not None and tries >= self._retries):
                     raise ValueTextError(
-                        f"the host of endpoint {_shown(text)} was not found: {reason}"
+                        f"the host of endpoint {shown(text)} was not found: {reason}"
                     ) from None
-                self._warn(f"{reason}: {_shown(text)}. Trying again in {seconds:.2f} seconds...")
+                self._warn(f"{reason}: {shown(text)}. Trying again in {seconds:.2f} seconds...")
             tries += 1
             self._sleep(seconds)
             seconds = min(seconds * RETRY_GROWTH, MAX_RETRY_SECONDS)
@@ -243,7 +243,7 @@ def _split(text: str) -> tuple[str, str]:
     else:
         host, colon, service = text.rpartition(":")
     if colon != ":" or not service or not host:
-        raise ValueTextError(f"an endpoint is host:port or [IPv6 address]:port, not {_shown(text)}")
+        raise ValueTextError(f"an endpoint is host:port or [IPv6 address]:port, not {shown(text)}")
     return host, service
 
 
@@ -260,8 +260,3 @@ def _lookup(host: str | None, service: str) -> tuple[str, int, int]:
 def _endpoint(found: tuple[str, int, int]) -> Endpoint:
     host, number, scope_id = found
     return Endpoint(host.partition("%")[0], number, scope_id)
-
-
-def _shown(text: str) -> str:
-    """Return a value that is no secret, fit for one line of a message."""
-    return ascii(text[:_SHOWN_SIZE])

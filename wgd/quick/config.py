@@ -14,6 +14,7 @@ from wgd.ctl import config_file
 from wgd.ctl.errors import ConfigFileError, ValueTextError
 from wgd.quick import lines
 from wgd.quick.errors import QuickError
+from wgd.shown import shown
 
 DIRECTORY: Final = Path("/etc/wireguard")
 
@@ -27,7 +28,6 @@ _NAME: Final = re.compile(r"[a-zA-Z0-9_=+.-]{1,15}", re.ASCII)
 _DNS_SERVER: Final = re.compile(rb"[0-9.]+|.*:.*")
 _SEPARATORS: Final = re.compile(rb"[, \t\n\v\f\r]+")
 _TABLES: Final = {"default": 253, "main": 254, "local": 255}
-_SHOWN_SIZE: Final = 80
 
 
 @dataclass(frozen=True, slots=True)
@@ -260,4 +260,4 @@ def _boolean(text: str) -> bool:
 
 
 def _shown(text: str) -> str:
-    return ascii(text[:_SHOWN_SIZE]) if text else "empty"
+    return shown(text) if text else "empty"

@@ -31,6 +31,7 @@ from wgd.configuration import NO_KEY, AllowedIpChange, DeviceChange, DeviceState
 from wgd.configuration import PeerState as Peer
 from wgd.constants import KEY_SIZE, SECOND_NS
 from wgd.errors import ConfigurationError
+from wgd.shown import shown
 from wgd.status import DeviceStatus, from_json
 from wgd.uapi import grammar
 from wgd.uapi.grammar import ResolveZone
@@ -117,7 +118,7 @@ def _endpoint(endpoint: Endpoint) -> str:
     try:
         grammar.endpoint(text.encode("ascii", "replace"), _no_zone)
     except ValueError as expected:
-        raise _refused("endpoint", f"{expected}, not {text[:80]!a}") from None
+        raise _refused("endpoint", f"{expected}, not {shown(text)}") from None
     return text
 
 

@@ -14,6 +14,7 @@ from typing import Final
 from wgd.configuration import LOG_LEVELS, ControlChange
 from wgd.constants import KEY_SIZE
 from wgd.errors import ConfigurationError
+from wgd.shown import shown
 from wgd.uapi import grammar
 
 MAX_HOST_NAME_SIZE: Final = 253
@@ -46,8 +47,8 @@ class ControlBody:
             case b"endpoint_host":
                 self._endpoint_hosts.append(_endpoint_host(value))
             case _:
-                shown = f" {key.decode('ascii')}" if _NAME.fullmatch(key) else ""
-                raise ConfigurationError(errno.EINVAL, f"no setting{shown} in a control")
+                named = f" {key.decode('ascii')}" if _NAME.fullmatch(key) else ""
+                raise ConfigurationError(errno.EINVAL, f"no setting{named} in a control")
 
     def finish(self) -> ControlChange:
         """Return what the lines said."""
@@ -73,7 +74,7 @@ def control_request(change: ControlChange) -> bytes:
 def _log_level(value: bytes) -> str:
     name = value.decode("ascii", "replace")
     if name not in LOG_LEVELS:
-        raise _refused("log_level", f"one of {', '.join(LOG_LEVELS)}, not {_shown(value)}")
+        raise _refused("log_level", f"one of {', '.join(LOG_LEVELS)}, not {shown(value)}")
     return name
 
 
@@ -86,7 +87,7 @@ def _endpoint_host(value: bytes) -> tuple[bytes, str]:
         raise _refused("the public key of an endpoint_host", str(expected)) from None
     match = _HOST.fullmatch(host)
     if match is None or len(match[1]) > MAX_HOST_NAME_SIZE or not _is_port(match[2]):
-        raise _refused("endpoint_host", f"{_HOST_FORM}, not {_shown(host)}")
+        raise _refused("endpoint_host", f"{_HOST_FORM}, not {shown(host)}")
     return public_key, host.decode("ascii")
 
 
@@ -99,7 +100,3 @@ def _is_port(digits: bytes) -> bool:
 
 def _refused(name: str, expected: str) -> ConfigurationError:
     return ConfigurationError(errno.EINVAL, f"{name} must be {expected}")
-
-
-def _shown(value: bytes) -> str:
-    return ascii(value[:80])[1:]

@@ -10,6 +10,7 @@ from typing import Final
 from wgd.addresses import Endpoint
 from wgd.configuration import AllowedIpChange, DeviceChange, PeerChange
 from wgd.errors import ConfigurationError
+from wgd.shown import shown
 from wgd.uapi import grammar
 from wgd.uapi.grammar import ResolveZone
 
@@ -139,13 +140,13 @@ class SetBody:
             )
         except ValueError as expected:
             name = key.decode("ascii")
-            shown = "" if key in _KEYS_OF_KEYS else f", not {ascii(value[:80])[1:]}"
-            raise ConfigurationError(errno.EINVAL, f"{name} must be {expected}{shown}") from None
+            given = "" if key in _KEYS_OF_KEYS else f", not {shown(value)}"
+            raise ConfigurationError(errno.EINVAL, f"{name} must be {expected}{given}") from None
         if not known:
             # A base64 key ends in "=", so what looks like a name may be a secret.
-            shown = f" {key.decode('ascii')}" if _NAME.fullmatch(key) else ""
+            named = f" {key.decode('ascii')}" if _NAME.fullmatch(key) else ""
             place = "before the first" if self._peer is None else "after a"
-            raise ConfigurationError(errno.EINVAL, f"no setting{shown} {place} public_key")
+            raise ConfigurationError(errno.EINVAL, f"no setting{named} {place} public_key")
 
     def finish(self) -> DeviceChange:
         """Return what the lines said."""
