@@ -69,6 +69,44 @@ def test_a_step_of_another_version(tmp_path: Path) -> None:
             Journal.find("wg0", tmp_path)
 
 
+def test_the_journal_of_another_interface(tmp_path: Path) -> None:
+    Journal(Record("wg1"), tmp_path).write()
+    (tmp_path / "wg1.json").rename(tmp_path / "wg0.json")
+    with pytest.raises(QuickError, match=r"it is of 'wg1'"):
+        Journal.find("wg0", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"by_daemon": 1}, "by_daemon"),
+        ({"namespace": "1"}, "namespace"),
+        ({"began": ["PreUp", 1]}, "began"),
+        ({"hooks": {"pre_up": "rm"}}, "pre_up"),
+        (
+            {"steps": [{"kind": "routes", "interface": "wg0", "table": "254", "networks": []}]},
+            "table",
+        ),
+        ({"steps": [{"kind": "rules", "rules": [[4, 1, 2, None]]}]}, "rules"),
+        ({"steps": [{"kind": "mark\n", "name": "x"}]}, "mark"),
+    ],
+)
+def test_a_value_of_another_type(tmp_path: Path, change: dict[str, object], named: str) -> None:
+    """`down` would come upon it in the middle of its work."""
+    Journal(Record("wg0"), tmp_path).write()
+    path = tmp_path / "wg0.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(QuickError, match=named) as refused:
+        Journal.find("wg0", tmp_path)
+    assert str(refused.value).isprintable()
+
+
+def test_a_file_that_is_nested_too_deeply(tmp_path: Path) -> None:
+    (tmp_path / "wg0.json").write_text("[" * 100_000)
+    with pytest.raises(QuickError, match="is no journal"):
+        Journal.find("wg0", tmp_path)
+
+
 def test_only_roots_journal_is_believed(tmp_path: Path) -> None:
     require()  # root
     journal = Journal(Record("wg0"), tmp_path)

@@ -18,7 +18,8 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from types import NoneType, UnionType
+from typing import Any, ClassVar, Final, get_args, get_origin, get_type_hints
 
 from wgd.quick.config import Hooks
 from wgd.quick.dns import Dns
@@ -91,11 +92,11 @@ class Journal:
         if owner not in (0, os.geteuid()):
             raise QuickError(f"{path} belongs to user {owner}, not to root: remove it")
         try:
-            return cls(_from_json(json.loads(text)), directory)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            return cls(_from_json(json.loads(text), interface), directory)
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise QuickError(
-                f"{path} is no journal of this wgd ({error}): take {interface} down by hand, then "
-                "remove the file"
+                f"{path} is no journal of this wgd ({ascii(str(error))[1:-1]}): take {interface} "
+                "down by hand, then remove the file"
             ) from None
 
     @staticmethod
@@ -292,25 +293,54 @@ def _as_json(record: Record) -> dict[str, Any]:
     }
 
 
-def _from_json(document: dict[str, Any]) -> Record:
+def _from_json(document: dict[str, Any], interface: str) -> Record:
+    """Return what `_as_json` was given. Raises an error of some kind for anything else."""
     if document["version"] != _VERSION:
-        raise ValueError(f"version {document['version']!r}")
-    hooks = {name: tuple(commands) for name, commands in document["hooks"].items()}
-    return Record(
+        raise ValueError(f"version {document['version']!a:.80}")
+    record = Record(
         interface=document["interface"],
         namespace=document["namespace"],
         by_daemon=document["by_daemon"],
-        hooks=Hooks(**hooks),
-        began=list(document["began"]),
+        hooks=Hooks(**_frozen(document["hooks"])),
+        began=document["began"],
         steps=[_step(step) for step in document["steps"]],
     )
+    _check(Record, record, "steps")
+    _check(Hooks, record.hooks)
+    if record.interface != interface:
+        raise ValueError(f"it is of {record.interface!a:.80}")
+    return record
 
 
 def _step(document: dict[str, Any]) -> Step:
-    fields = {name: _frozen(value) for name, value in document.items() if name != "kind"}
+    fields = _frozen({name: value for name, value in document.items() if name != "kind"})
     step: Step = _KINDS[document["kind"]](**fields)
+    _check(type(step), step)
     return step
 
 
 def _frozen(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _frozen(each) for name, each in value.items()}
     return tuple(map(_frozen, value)) if isinstance(value, list) else value
+
+
+def _check(kind: type[Any], values: object, *but: str) -> None:
+    """Raise TypeError unless each field of a dataclass has a value of its type."""
+    for name, annotation in get_type_hints(kind).items():
+        if get_origin(annotation) is not ClassVar and name not in but:
+            value = getattr(values, name)
+            if not _is_of(annotation, value):
+                raise TypeError(f"{name} cannot be {value!a:.80}")
+
+
+def _is_of(annotation: Any, value: Any) -> bool:
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is UnionType:
+        return any(_is_of(each, value) for each in arguments)
+    if origin is list or (origin is tuple and arguments[1:] == (Ellipsis,)):
+        return type(value) is origin and all(_is_of(arguments[0], each) for each in value)
+    if origin is tuple:
+        is_long_enough = type(value) is tuple and len(value) == len(arguments)
+        return is_long_enough and all(map(_is_of, arguments, value))
+    return type(value) is (NoneType if annotation is None else annotation)
