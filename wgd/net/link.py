@@ -21,7 +21,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
     raise ImportError("this module is for Linux")
@@ -32,6 +32,7 @@ from wgd.net.namespaces import is_own_namespace
 logger = logging.getLogger(__name__)
 
 IFF_UP = 0x1
+_INT = struct.Struct("=i")
 # A rename or a move may slip in between asking for name and state: ask again, but not for ever.
 MAX_LOCATE_ATTEMPTS = 16
 PAUSE_SECONDS = 1.0
@@ -194,41 +195,64 @@ class LinkWatcher:
         heard_in = _namespace_id(ancillary)
         try:
             messages = netlink.decode(data)
-        except OSError as error:  # the first time, that imports modules
-            self._begin_later(error)
+            links = [_Link.of(message) for message in messages]
+        except OSError as error:
+            if error.errno == errno.EBADMSG:
+                logger.warning("event=link_event_refused reason=%r", error.strerror)
+            else:  # the first time, `decode` imports modules
+                self._begin_later(error)
             return
-        for message in messages:
+        for message, link in zip(messages, links, strict=True):
             is_answer = (heard_in, message.port_id) == (None, self._port_id)
             if is_answer:
                 if message.sequence == self._sequence:
-                    self._answered(message)
-            elif self._index is not None and (
-                (heard_in, message.body.get("index")) == (self._namespace_id, self._index)
+                    self._answered(message, link)
+            elif (
+                self._index is not None
+                and link is not None
+                and (heard_in, link.interface) == (self._namespace_id, self._index)
             ):
                 if message.kind == netlink.RTM_DELLINK:
                     self._attempts = 0
                     self._locate()
                     return
-                self._report(message)
+                self._report(link)
 
-    def _answered(self, message: netlink.Message) -> None:
+    def _answered(self, message: netlink.Message, link: "_Link | None") -> None:
         if message.error:
             self._lost(message.error)
-        elif message.kind == netlink.RTM_NEWLINK:
+        elif message.kind == netlink.RTM_NEWLINK and link is not None:
             self._attempts = 0
             self._is_out_of_resources = False
-            self._index = message.body["index"]
-            self._report(message)
+            self._index = link.interface
+            self._report(link)
 
-    def _report(self, message: netlink.Message) -> None:
-        mtu = message.body.get_attr("IFLA_MTU")
-        if mtu is not None and mtu != self._mtu:
-            self._mtu = mtu
-            self._on_mtu(mtu)
-        up = bool(message.body["flags"] & IFF_UP)
-        if up != self._up:
-            self._up = up
-            self._on_link(up)
+    def _report(self, link: "_Link") -> None:
+        if link.mtu is not None and link.mtu != self._mtu:
+            self._mtu = link.mtu
+            self._on_mtu(link.mtu)
+        if link.is_up != self._up:
+            self._up = link.is_up
+            self._on_link(link.is_up)
+
+
+class _Link(NamedTuple):
+    """What a message says of an interface."""
+
+    interface: int
+    is_up: bool
+    mtu: int | None
+
+    @classmethod
+    @netlink.understood()
+    def of(cls, message: netlink.Message) -> "_Link | None":
+        """Return what it says, None if it is about none. Raises OSError (EBADMSG)."""
+        if message.kind not in (netlink.RTM_NEWLINK, netlink.RTM_DELLINK):
+            return None
+        body = message.body
+        mtu = body.get_attr("IFLA_MTU")
+        is_up = bool(body["flags"] & IFF_UP)
+        return cls(int(body["index"]), is_up, None if mtu is None else int(mtu))
 
 
 def _listen() -> tuple[socket.socket, int]:
@@ -240,7 +264,7 @@ def _listen() -> tuple[socket.socket, int]:
 def _namespace_id(ancillary: list[tuple[int, int, bytes]]) -> int | None:
     """Return the id of the namespace an event happened in, None for our own."""
     for level, kind, data in ancillary:
-        if (level, kind) == (netlink.SOL_NETLINK, netlink.NETLINK_LISTEN_ALL_NSID):
-            (namespace_id,) = struct.unpack("=i", data)
-            return int(namespace_id)
+        which, size = (level, kind), len(data)
+        if which == (netlink.SOL_NETLINK, netlink.NETLINK_LISTEN_ALL_NSID) and size == _INT.size:
+            return int(_INT.unpack(data)[0])
     return None

@@ -10,6 +10,8 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Iterator
+from functools import cache
 from typing import Any, NamedTuple
 
 if sys.platform != "linux":  # what follows is skipped by mypy elsewhere
@@ -77,10 +79,39 @@ def open_socket(groups: int = 0) -> socket.socket:
     return opened
 
 
+@contextlib.contextmanager
+def understood() -> Iterator[None]:
+    """Raise OSError (EBADMSG) for a message that is none: pyroute2 decodes an attribute when it is
+    asked for, and then raises whatever the decoding comes upon. Also a decorator.
+    """
+    try:
+        yield
+    except (OSError, ImportError):
+        raise
+    except Exception as error:
+        raise OSError(errno.EBADMSG, os.strerror(errno.EBADMSG)) from error
+
+
+@cache
+def route_message() -> Any:
+    """Return pyroute2's class of route messages.
+
+    It decodes RTA_ENCAP, which nobody here reads, by looking for RTA_ENCAP_TYPE behind it, and for
+    ever where the bytes there are zeros. So that attribute is to stay plain bytes, which must be
+    said before the first of these messages is made.
+    """
+    from pyroute2.netlink.rtnl.rtmsg import rtmsg, rtmsg_base
+
+    rtmsg_base.encap_info = staticmethod(lambda route, *_, **__: route.hex)
+    return rtmsg
+
+
+@understood()
 def decode(data: bytes) -> list[Message]:
-    """Decode the messages of one datagram from the kernel."""
+    """Decode the messages of one datagram from the kernel. Raises OSError (EBADMSG)."""
     from pyroute2.netlink.rtnl.marshal import MarshalRtnl
 
+    route_message()
     messages = []
     for body in MarshalRtnl().parse(data):
         header = body["header"]
@@ -107,6 +138,7 @@ def link_request(sequence: int, name: str, namespace_id: int | None) -> bytes:
     return _encode(ifinfmsg(), RTM_GETLINK, sequence, attributes)
 
 
+@understood()
 def has_packet_information(name: str) -> bool:
     """Return whether the TUN interface `name` puts packet information before each packet.
 
@@ -116,6 +148,7 @@ def has_packet_information(name: str) -> bool:
     return bool(link.get_nested("IFLA_LINKINFO", "IFLA_INFO_DATA", "IFLA_TUN_PI"))
 
 
+@understood()
 def get_namespace_id(namespace_fd: int) -> int:
     """Return the id by which our network namespace knows another one; assigns one if it has none.
 
@@ -130,6 +163,7 @@ def get_namespace_id(namespace_fd: int) -> int:
     return int(_request(_encode(nsidmsg(), RTM_GETNSID, 1, [by_fd])).get_attr("NETNSA_NSID"))
 
 
+@understood()
 def get_route_interface(
     family: int, destination: str, source: str, fwmark: int, interface_index: int
 ) -> int:
@@ -137,10 +171,8 @@ def get_route_interface(
 
     `interface_index` is for link-local destinations, else 0. Raises OSError when there is no route.
     """
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
     bits = 128 if family == socket.AF_INET6 else 32
-    message = rtmsg()
+    message = route_message()()
     message["family"] = family
     message["dst_len"] = message["src_len"] = bits
     attributes: Attributes = [("RTA_DST", destination), ("RTA_SRC", source)]

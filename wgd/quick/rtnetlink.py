@@ -67,13 +67,15 @@ class Rule:
 
 
 class Rtnetlink(Connection):
-    """A connection; a context manager. Its methods raise OSError for what the kernel refuses.
+    """A connection; a context manager. Its methods raise OSError for what the kernel refuses, and
+    for an answer that is none (EBADMSG).
 
     What begins with `remove` returns False, and does not raise, if there was nothing to remove.
     """
 
     # -- links -------------------------------------------------------------------------------------
 
+    @netlink.understood()
     def link(self, name: str) -> Link | None:
         """Return the interface called `name`, None if there is none."""
         from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
@@ -108,6 +110,7 @@ class Rtnetlink(Connection):
 
     # -- addresses ---------------------------------------------------------------------------------
 
+    @netlink.understood()
     def addresses(self, index: int) -> list[IpInterface]:
         """Return the addresses of an interface with their prefix lengths, in the kernel's order."""
         from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
@@ -137,11 +140,10 @@ class Rtnetlink(Connection):
 
     # -- routes ------------------------------------------------------------------------------------
 
+    @netlink.understood()
     def routes(self, version: int, table: int, index: int | None = None) -> list[Route]:
         """Return the routes of a table, of all interfaces or of one."""
-        from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-        message = rtmsg()
+        message = netlink.route_message()()
         message["family"] = _family(version)
         attributes: netlink.Attributes = []
         if self.filters:
@@ -176,15 +178,14 @@ class Rtnetlink(Connection):
         message, attributes = _route_message(index, route, _RT_SCOPE_NOWHERE)
         return self.remove(message, _RTM_DELROUTE, attributes)
 
+    @netlink.understood()
     def path_mtu(self, address: IpAddress, index: int = 0) -> int | None:
         """Return the MTU on the way to an address, None if there is no way.
 
         It is that of the route if that has one, else of the interface. `index` is for a link-local
         address.
         """
-        from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-        message = rtmsg()
+        message = netlink.route_message()()
         message["family"] = _family(address.version)
         message["dst_len"] = address.max_prefixlen
         attributes: netlink.Attributes = [("RTA_DST", str(address))]
@@ -196,11 +197,10 @@ class Rtnetlink(Connection):
             return None
         return self._route_mtu(body)
 
+    @netlink.understood()
     def default_route_mtu(self) -> int | None:
         """Return the MTU on the way of the first IPv4 default route, None if there is none."""
-        from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-        message = rtmsg()
+        message = netlink.route_message()()
         message["family"] = socket.AF_INET
         attributes = [("RTA_TABLE", MAIN_TABLE)] if self.filters else []
         for body in self.dump(message, netlink.RTM_GETROUTE, attributes):
@@ -226,6 +226,7 @@ class Rtnetlink(Connection):
 
     # -- rules -------------------------------------------------------------------------------------
 
+    @netlink.understood()
     def rules(self, version: int) -> list[Rule]:
         """Return the rules that are of the form a Rule can have, by priority."""
         found = []
@@ -249,6 +250,7 @@ class Rtnetlink(Connection):
                 found.append(Rule(version, priority, table, mark, suppress == 0))
         return found
 
+    @netlink.understood()
     def next_rule_priority(self, version: int) -> int:
         """Return the priority that the kernel would give to a new rule that asks for none."""
         bodies = list(self.dump(_rule_header(version), _RTM_GETRULE, []))
@@ -305,9 +307,7 @@ def _address_request(
 
 
 def _route_message(index: int, route: Route, scope: int) -> tuple[Any, netlink.Attributes]:
-    from pyroute2.netlink.rtnl.rtmsg import rtmsg
-
-    message = rtmsg()
+    message = netlink.route_message()()
     message["family"] = _family(route.network.version)
     message["dst_len"] = route.network.prefixlen
     message["table"] = route.table if route.table < 256 else 0
