@@ -298,7 +298,8 @@ async def restore(messages: bytes, device: Restored) -> tuple[bytes, ...]:
 
 
 def _split(messages: bytes) -> Iterable[bytes]:
-    return (message + b"\n\n" for message in messages.split(b"\n\n") if message.strip(b"\n"))
+    parts = (part.strip(b"\n") for part in messages.split(b"\n\n"))
+    return (part + b"\n\n" for part in parts if part)
 
 
 async def _apply(message: bytes, device: Restored) -> None:
