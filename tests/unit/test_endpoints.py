@@ -186,7 +186,19 @@ def test_hosts(text: str, host: str, port: int) -> None:
 @pytest.mark.parametrize(
     "text",
     [
-        *("", "vpn", ":1", "vpn:", "vpn:0", "vpn:65536", "vpn:+1", "vpn:1 ", "vpn:\u0661", "a b:1"),
+        *(
+            "",
+            "vpn",
+            ":1",
+            "[]:1",
+            "vpn:",
+            "vpn:0",
+            "vpn:65536",
+            "vpn:+1",
+            "vpn:1 ",
+            "vpn:\u0661",
+            "a b:1",
+        ),
         *("vpn\n:1", "vpn\0:1", "x" * 256 + ":1", "vpn:99999999999999"),
     ],
 )
