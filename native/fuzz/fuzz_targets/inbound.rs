@@ -1,10 +1,6 @@
-//! What a socket receives: noise, and transport messages with anything inside.
-
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
+#[path = "../../engine/tests/fuzzing/mod.rs"]
+mod fuzzing;
 
-#[path = "../../engine/tests/lab/mod.rs"]
-mod lab;
-
-fuzz_target!(|input: &[u8]| lab::receive_noise(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| fuzzing::run("inbound", input));

@@ -1,0 +1,26 @@
+"""A short run of everything finds nothing; a target that fails is told of, with its input."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fuzz import guided
+from tests.fuzz.targets import TARGETS
+
+pytestmark = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="atheris has no wheel for this system"
+)
+SEED = 6
+"""Always the same, so that nothing fails by chance. Long runs draw their own."""
+
+
+@pytest.mark.parametrize("half", [0, 1])  # beside each other
+def test_a_short_run_finds_nothing(tmp_path: Path, half: int) -> None:
+    targets = TARGETS[half::2]
+    runs = list(guided.run(targets, seconds=1, seed=SEED, work=tmp_path))
+    assert [run.name for run in runs] == [target.name for target in targets]
+    for run in runs:
+        assert not run.trouble, f"{run.name}: {run.trouble}"
+        assert run.executions > 0, run
+        assert run.edges > 10, run
