@@ -57,7 +57,8 @@ def packages(*entries: Mapping[str, object]) -> str:
 
 WELL = {"name": "cffi", "version": "2.1.1", "vulns": []}
 OURS = {"name": "wgd-native", "skip_reason": "not found"}
-PACKAGES = packages(WELL, OURS)
+PIP = {"name": "pip", "version": "23", "vulns": [{"id": "PYSEC-2023-1", "fix_versions": []}]}
+PACKAGES = packages(WELL, OURS, PIP)
 
 
 def test_nothing_found(run: Callable[[Answers], tuple[int, str]]) -> None:
@@ -79,7 +80,10 @@ def test_a_vulnerable_package_fails(run: Callable[[Answers], tuple[int, str]]) -
     ("answer", "said"),
     [
         ((1, "", "ERROR: could not connect"), "skipped: ERROR: could not connect"),
-        ((0, packages(OURS), ""), "skipped: the package index has no answer about any package"),
+        (
+            (0, packages(OURS, {"name": "rich", "skip_reason": "not found"}), ""),
+            "skipped: the package index has no answer about any package",
+        ),
         (
             (0, packages(WELL, {"name": "rich", "skip_reason": "not found"}), ""),
             "skipped: no answer about rich; nothing found in the others",
