@@ -60,4 +60,7 @@ class Prefix(NamedTuple):
         return cls(network.to_bytes(len(address), "big"), length)
 
     def __str__(self) -> str:
+        if len(self.address) == 4:  # six times as fast as going through `ipaddress`
+            a, b, c, d = self.address
+            return f"{a}.{b}.{c}.{d}/{self.length}"
         return f"{ipaddress.ip_address(self.address)}/{self.length}"

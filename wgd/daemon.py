@@ -37,6 +37,7 @@ from wgd.managed import ManagedTunnel
 from wgd.platforms import Platform, SystemTun, this_platform
 from wgd.service import descriptors
 from wgd.service.descriptors import Handed
+from wgd.service.garbage import LongLived
 from wgd.service.janitor import Janitor
 from wgd.service.notify import ServiceManager
 from wgd.service.privileges import User, drop_to, harden
@@ -253,6 +254,7 @@ class _Daemon:
         tun = opened.enter_context(contextlib.closing(self._open_tun(platform)))
         key_log = self._open_key_log(opened)
         tunnel = open_tunnel(opened, platform, choice, tun, self._end, key_log=key_log)
+        opened.enter_context(LongLived())
         recorder = Recorder(self._loop, tunnel)
         opened.callback(recorder.close)
         device = ManagedTunnel(recorder, tun.name, self._logs)

@@ -418,7 +418,7 @@ class Device:
         if owner is not None:
             del owner.allowed_ips[prefix]
         self._prefix_owners[prefix] = peer
-        peer.allowed_ips[prefix] = ""
+        peer.allowed_ips[prefix] = None
         self._dataplane.add_allowed_ip(peer.id, prefix)
 
     def _take_prefix(self, peer: Peer, prefix: Prefix) -> None:

@@ -122,15 +122,11 @@ def describe_peer(peer: Peer, dataplane: DataPlane, now: Instant) -> PeerStatus:
     counters = dataplane.counters(peer.id)
     stamps = dataplane.stamps(peer.id)
     endpoint = "" if state.endpoint is None else str(state.endpoint)
-    texts = peer.allowed_ips
-    for prefix in state.allowed_ips:
-        # Kept: this is half of the time that a status takes.
-        texts[prefix] = texts[prefix] or str(prefix)
     return PeerStatus(
         public_key=_base64(peer.public_key),
         endpoint=endpoint,
         configured_endpoint=str(peer.locator),
-        allowed_ips=tuple(texts.values()),
+        allowed_ips=tuple(map(str, state.allowed_ips)),
         persistent_keepalive_seconds=state.persistent_keepalive_seconds,
         has_preshared_key=state.preshared_key != NO_KEY,
         has_session=dataplane.has_session(peer.id),

@@ -56,8 +56,8 @@ class Peer:
     ) -> None:
         self.id = peer_id
         self.public_key = public_key
-        self.allowed_ips: dict[Prefix, str] = {}
-        """In the order they were given, each with its text, "" until that is first wanted."""
+        self.allowed_ips: dict[Prefix, None] = {}
+        """In the order they were given."""
         self.persistent_keepalive_seconds = 0
         self.failures = FailureLog()
         """What the control plane has refused or waited for in vain."""

@@ -7,6 +7,7 @@ the program was replaced, so that the next one does their handshakes before pack
 
 import asyncio
 import errno
+import itertools
 import logging
 import socket
 from collections.abc import Collection, Iterable, Iterator
@@ -27,13 +28,17 @@ from wgd.errors import ConfigurationError, WgdError
 from wgd.service.state import StateFile
 from wgd.status import DeviceStatus
 from wgd.uapi import grammar
-from wgd.uapi.client_protocol import PEERS_PER_PART, set_request
+from wgd.uapi.client_protocol import set_request
 from wgd.uapi.control import control_request
 from wgd.uapi.protocol import BadRequest, Connection, ControlRequest, SetRequest
 
 logger = logging.getLogger(__name__)
 
 _SESSIONS: Final = b"sessions=1\n"
+_PEERS_PER_PART: Final = 64
+_PREFIXES_PER_CHANGE: Final = 128
+"""How much is made ready to be written in one go (a few milliseconds)."""
+
 _GROWTH: Final = 2
 _SMALL_SIZE: Final = 256 * 1024
 """A new snapshot is due when the messages are more than `_GROWTH` times the last one, and this."""
@@ -255,21 +260,27 @@ def snapshot(state: DeviceState, hosts: tuple[tuple[bytes, str], ...]) -> Iterat
         replace_peers=True,
     )
     yield b"".join(set_request(device))
-    for first in range(0, len(state.peers), PEERS_PER_PART):
-        peers = state.peers[first : first + PEERS_PER_PART]
-        yield b"".join(set_request(DeviceChange(peers=tuple(map(_as_change, peers)))))
+    for first in range(0, len(state.peers), _PEERS_PER_PART):
+        peers = state.peers[first : first + _PEERS_PER_PART]
+        changes = itertools.chain.from_iterable(map(_as_changes, peers))
+        while part := tuple(itertools.islice(changes, _PEERS_PER_PART)):
+            yield from set_request(DeviceChange(peers=part))
     if hosts:
         yield control_request(ControlChange(endpoint_hosts=hosts))
 
 
-def _as_change(peer: PeerState) -> PeerChange:
-    return PeerChange(
+def _as_changes(peer: PeerState) -> Iterator[PeerChange]:
+    """Yield a change that makes the peer, and more that add what it has of very many prefixes."""
+    yield PeerChange(
         peer.public_key,
         preshared_key=None if peer.preshared_key == NO_KEY else peer.preshared_key,
         endpoint=peer.endpoint,
         persistent_keepalive_seconds=peer.persistent_keepalive_seconds or None,
-        allowed_ips=tuple(map(AllowedIpChange, peer.allowed_ips)),
+        allowed_ips=tuple(map(AllowedIpChange, peer.allowed_ips[:_PREFIXES_PER_CHANGE])),
     )
+    for first in range(_PREFIXES_PER_CHANGE, len(peer.allowed_ips), _PREFIXES_PER_CHANGE):
+        more = peer.allowed_ips[first : first + _PREFIXES_PER_CHANGE]
+        yield PeerChange(peer.public_key, allowed_ips=tuple(map(AllowedIpChange, more)))
 
 
 def sessions(state: DeviceState, now_wall_ns: int) -> bytes:

@@ -45,8 +45,9 @@ MAX_LINE_SIZE: Final = 64 * 1024
 MAX_ANSWER_SIZE: Final = 256 * 1024 * 1024
 """Bytes of an answer; 65,536 peers with a few allowed IPs each take about 32 MiB."""
 
-PEERS_PER_PART: Final = 512
-"""How many peers are rendered before the caller may do something else (a few milliseconds)."""
+LINES_PER_PART: Final = 1024
+"""How many peers and allowed IPs are rendered before the caller may do something else (a few
+milliseconds)."""
 
 _MAX_COUNTER: Final = 2**64 - 1
 _MAX_UNIX_SECONDS: Final = 2**63 - 1
@@ -75,15 +76,24 @@ def set_request(change: DeviceChange) -> Iterator[bytes]:
     if change.replace_peers:
         device += "replace_peers=true\n"
     yield device.encode("ascii")
-    for first in range(0, len(change.peers), PEERS_PER_PART):
-        peers = change.peers[first : first + PEERS_PER_PART]
-        yield "".join(map(_peer, peers)).encode("ascii")
-    yield b"\n"
+    lines: list[str] = []
+    for peer in change.peers:
+        lines.append(_peer(peer))
+        if not peer.remove:  # it wins over everything else
+            for allowed_ip in peer.allowed_ips:
+                lines.append(_allowed_ip(allowed_ip))
+                if len(lines) >= LINES_PER_PART:
+                    yield "".join(lines).encode("ascii")
+                    lines.clear()
+        if len(lines) >= LINES_PER_PART:
+            yield "".join(lines).encode("ascii")
+            lines.clear()
+    yield "".join(lines).encode("ascii") + b"\n"
 
 
 def _peer(change: PeerChange) -> str:
     text = f"public_key={_key('public_key', change.public_key)}\n"
-    if change.remove:  # it wins over everything else, and some daemons go by what comes last
+    if change.remove:  # some daemons go by what comes last
         return text + "remove=true\n"
     if change.update_only:
         text += "update_only=true\n"
@@ -97,7 +107,7 @@ def _peer(change: PeerChange) -> str:
         text += f"{name}={_number(name, seconds, grammar.MAX_KEEPALIVE_SECONDS)}\n"
     if change.replace_allowed_ips:
         text += "replace_allowed_ips=true\n"
-    return text + "".join(map(_allowed_ip, change.allowed_ips))
+    return text
 
 
 def _key(name: str, value: bytes) -> str:

@@ -8,13 +8,14 @@ is the answer to another question, `status=1` (docs/uapi-extensions.md).
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from wgd.addresses import Prefix
 from wgd.configuration import NO_KEY, DeviceState, PeerState
 from wgd.constants import SECOND_NS
 from wgd.status import DeviceStatus, json_parts
 
 PEERS_PER_PART: Final = 512
-"""How many peers are rendered before the caller may do something else (a few milliseconds)."""
+LINES_PER_PART: Final = 8192
+"""How many peers are looked at, and how many of their allowed IPs rendered, before the caller may
+do something else (a few milliseconds)."""
 
 
 def end_of_answer(signed_errno: int) -> bytes:
@@ -36,7 +37,7 @@ def get_answer(state: DeviceState) -> Iterator[bytes]:
         device += f"fwmark={state.fwmark}\n"
     yield device.encode("ascii")
     for first in range(0, len(state.peers), PEERS_PER_PART):
-        yield _peers(state.peers[first : first + PEERS_PER_PART])
+        yield from _peers(state.peers[first : first + PEERS_PER_PART])
     yield end_of_answer(0)
 
 
@@ -49,14 +50,22 @@ def status_answer(status: DeviceStatus) -> Iterator[bytes]:
     yield end_of_answer(0)
 
 
-def _peers(peers: Sequence[PeerState]) -> bytes:
-    return "".join(map(_peer, peers)).encode("ascii")
+def _peers(peers: Sequence[PeerState]) -> Iterator[bytes]:
+    lines: list[str] = []
+    for peer in peers:
+        lines.append(_peer(peer))
+        for first in range(0, len(peer.allowed_ips), LINES_PER_PART):
+            prefixes = peer.allowed_ips[first : first + LINES_PER_PART]
+            lines += [f"allowed_ip={prefix}\n" for prefix in prefixes]
+            if len(lines) >= LINES_PER_PART:
+                yield "".join(lines).encode("ascii")
+                lines.clear()
+    yield "".join(lines).encode("ascii")
 
 
 def _peer(peer: PeerState) -> str:
     seconds, nanoseconds = divmod(peer.last_handshake_ns, SECOND_NS)
     endpoint = f"endpoint={peer.endpoint}\n" if peer.endpoint is not None else ""
-    allowed_ips = "".join([f"allowed_ip={_prefix(prefix)}\n" for prefix in peer.allowed_ips])
     return (
         f"public_key={peer.public_key.hex()}\n"
         f"preshared_key={peer.preshared_key.hex()}\n"
@@ -67,12 +76,4 @@ def _peer(peer: PeerState) -> str:
         f"tx_bytes={peer.sent_bytes}\n"
         f"rx_bytes={peer.received_bytes}\n"
         f"persistent_keepalive_interval={peer.persistent_keepalive_seconds}\n"
-        f"{allowed_ips}"
     )
-
-
-def _prefix(prefix: Prefix) -> str:
-    if len(prefix.address) == 4:  # three times as fast as going through `ipaddress`
-        a, b, c, d = prefix.address
-        return f"{a}.{b}.{c}.{d}/{prefix.length}"
-    return str(prefix)
