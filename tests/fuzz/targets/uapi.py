@@ -156,12 +156,12 @@ def _run_configuration(data: bytes) -> None:
 
 def _after(state: DeviceState, change: DeviceChange) -> DeviceState:
     """Return the state after a change, made by saying the state as a change first."""
-    from wgd.service.recorder import _as_change
+    from wgd.service.recorder import _as_changes
 
     private_key = state.private_key if change.private_key is None else change.private_key
     listen_port = state.listen_port if change.listen_port is None else change.listen_port
     fwmark = state.fwmark if change.fwmark is None else change.fwmark
-    before = () if change.replace_peers else tuple(map(_as_change, state.peers))
+    before = () if change.replace_peers else [c for p in state.peers for c in _as_changes(p)]
     return state_of(DeviceChange(private_key, listen_port, fwmark, peers=(*before, *change.peers)))
 
 
