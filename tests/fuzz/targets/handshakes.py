@@ -174,8 +174,14 @@ class _World:
 
 
 def _run_device(data: bytes) -> None:
-    given = Input(data)
     world = _World()
+    try:
+        _act(world, Input(data))
+    finally:
+        world.dataplane.stop()
+
+
+def _act(world: _World, given: Input) -> None:
     steps = 0
     while given and steps < 24:
         steps += 1

@@ -133,7 +133,13 @@ def _run_configuration(data: bytes) -> None:
     """
     clock = VirtualClock()
     dataplane = PortableDataPlane(MemoryTun(), clock)
-    device = Device(dataplane, Random(1).randbytes)
+    try:
+        _configure(Device(dataplane, Random(1).randbytes), clock, data)
+    finally:
+        dataplane.stop()
+
+
+def _configure(device: Device, clock: VirtualClock, data: bytes) -> None:
     expected = DeviceState()
     for request in _requests(Input(data).chunks()):
         if isinstance(request, SetRequest):
