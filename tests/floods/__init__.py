@@ -1,0 +1,1 @@
+"""Floods: what established tunnels and newcomers keep while an attacker sends."""
