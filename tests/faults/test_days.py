@@ -8,7 +8,7 @@ from tests.faults.weather import Faults, Weather
 from tests.unit.simulation import INITIATION, RESPONSE, SECOND, Sent, ip_packet, pair
 
 
-@pytest.mark.parametrize("seed", range(16))
+@pytest.mark.parametrize("seed", range(12))
 def test_a_day_of_faults_ends_in_a_working_tunnel_and_then_in_silence(
     seed: int, engine: str
 ) -> None:
@@ -40,12 +40,14 @@ def test_keys_are_renewed_in_time_where_every_third_handshake_message_is_lost(se
 
 def test_a_plan_depends_on_nothing_but_its_seed() -> None:
     assert days.plan(7) == days.plan(7) != days.plan(8)
-    assert days.live(7).recovered_ns == days.live(7).recovered_ns
+    assert days.live(3).recovered_ns == days.live(3).recovered_ns
 
 
 def test_a_failure_is_cut_down_to_the_steps_that_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     """A link flap that forgets nothing else: whoever initiates again is caught."""
     monkeypatch.setattr(Watch, "may_initiate_at_once", lambda _watch, _host: None)
+    plan = days.plan
+    monkeypatch.setattr(days, "plan", lambda seed: plan(seed)[-20:])
     seed = next(seed for seed in range(100) if days.fails(seed))
     steps, error = days.shortest(seed)
     assert "initiates again" in error
