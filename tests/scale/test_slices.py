@@ -223,7 +223,7 @@ def test_parts_of_requests_and_answers_are_bounded_by_their_lines() -> None:
     )
     for parts, most in (
         (list(set_request(change)), 1024),
-        (list(get_answer(DeviceState(peers=(one,)))), 2 * 8192),
+        (list(get_answer(DeviceState(peers=(one,)))), 2 * 4096),
     ):
         assert max(part.count(b"\n") for part in parts) <= most + 10
         lines = b"".join(parts).splitlines()
