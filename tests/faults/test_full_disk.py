@@ -22,11 +22,17 @@ FIRST_NOTE_SIZE = 72 + 72 + 75
 REFUSED_SETS = 200
 
 
+@pytest.fixture(scope="module")
+def shared_scene() -> Iterator[Scene]:
+    require("nft")
+    with Testbed() as bed:
+        yield Scene.build(bed)
+
+
 @pytest.fixture
-def scene(testbed: Testbed) -> Iterator[Scene]:
-    scene = Scene.build(testbed)
-    yield scene
-    scene.clear()
+def scene(shared_scene: Scene) -> Iterator[Scene]:
+    yield shared_scene
+    shared_scene.clear()
 
 
 def test_a_full_disk_under_log_and_key_log_stops_nothing(engine: str) -> None:
