@@ -285,7 +285,8 @@ def _family(version: int) -> int:
 
 def _link(body: Any) -> Link:
     kind = body.get_nested("IFLA_LINKINFO", "IFLA_INFO_KIND") or ""
-    return Link(body["index"], body.get_attr("IFLA_MTU"), bool(body["flags"] & _IFF_UP), kind)
+    mtu = int(body.get_attr("IFLA_MTU"))
+    return Link(body["index"], mtu, bool(body["flags"] & _IFF_UP), str(kind))
 
 
 def _network(body: Any) -> IpNetwork:
