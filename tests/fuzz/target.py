@@ -7,7 +7,7 @@ coverage) calls it in the same way, so it must do the same at every call with th
 
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -27,8 +27,6 @@ class Target:
     max_size: int = 4096
     needs_native: bool = False
     """Whether it compares with the native engine."""
-    library: tuple[str, ...] = field(default=())
-    """Packages of others that shall guide the mutator, too."""
 
 
 class Input:

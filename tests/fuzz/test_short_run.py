@@ -23,4 +23,4 @@ def test_a_short_run_finds_nothing(tmp_path: Path, half: int) -> None:
     for run in runs:
         assert not run.trouble, f"{run.name}: {run.trouble}"
         assert run.executions > 0, run
-        assert run.edges > 10, run
+        assert run.edges > 1, run
