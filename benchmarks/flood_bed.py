@@ -84,10 +84,12 @@ class FloodBed:
         with Process(inside(self._attacker, *command), self._directory / "sender.txt") as attack:
             yield attack
 
-    def answers(self) -> int:
-        """Return how many packets of UDP have come to the attacker."""
-        counters = Path("/sys/class/net/cable/statistics/rx_packets")
-        return int(run(*inside(self._attacker, "cat", counters)))
+    def arrived_and_answers(self) -> tuple[int, int]:
+        """Return how many packets the attacker's cable has carried to the target, and back."""
+        counters = Path("/sys/class/net/cable/statistics")
+        files = (counters / "tx_packets", counters / "rx_packets")
+        arrived, answers = run(*inside(self._attacker, "cat", *files)).split()
+        return int(arrived), int(answers)
 
     def join(self, timeout_seconds: float) -> float | None:
         """Let a peer join that was not there before; return the seconds until its handshake is

@@ -4,7 +4,7 @@
  *
  * FILE holds datagrams, each after its length (two bytes, little endian); they are sent in turn.
  * The sources are SOURCE and the SOURCES - 1 addresses after it. At the end, or at SIGTERM, it prints
- * how many were sent and in how many seconds. Raw sockets, 64 at a time: root, IPv4, for namespaces of a test only. */
+ * how many were sent and in how many seconds. Raw sockets, up to 64 at a time: root, IPv4, for namespaces of a test only. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -75,6 +75,8 @@ int main(int count, char **arguments) {
         messages[i].msg_hdr.msg_iov = &parts[i];
         messages[i].msg_hdr.msg_iovlen = 1;
     }
+    int batch = (int)(per_second / 500); /* some 500 bursts a second */
+    batch = batch < 1 ? 1 : batch > BATCH ? BATCH : batch;
     uint64_t sent = 0;
     uint32_t random = 1;
     double began = now(), elapsed = 0;
@@ -86,7 +88,7 @@ int main(int count, char **arguments) {
             nanosleep(&pause, NULL);
             continue;
         }
-        for (int i = 0; i < BATCH; i++) {
+        for (int i = 0; i < batch; i++) {
             size_t which = (sent + (uint64_t)i) % known;
             uint16_t length = lengths[which];
             random = random * 1664525 + 1013904223; /* any order will do */
@@ -109,7 +111,7 @@ int main(int count, char **arguments) {
             memcpy(packets[i] + HEADERS, datagrams[which], length);
             parts[i].iov_len = HEADERS + length;
         }
-        int done = sendmmsg(raw, messages, BATCH, 0);
+        int done = sendmmsg(raw, messages, (unsigned)batch, 0);
         if (done < 0 && errno != ENOBUFS && errno != EINTR) fail("sendmmsg");
         sent += done > 0 ? (uint64_t)done : 0;
     }

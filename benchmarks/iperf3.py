@@ -21,13 +21,15 @@ _END_TIMEOUT_SECONDS: Final = 20
 class Transfer:
     """What a finished test transferred; in a bidirectional one, both ways together.
 
-    `received_seconds` is how long the receivers counted, `sent_seconds` how long the senders sent.
+    `received_seconds` is how long the receivers counted, `sent_seconds` how long the senders sent;
+    `retransmissions` are TCP segments.
     """
 
     received_bytes: int
     received_seconds: float
     sent_bytes: int
     sent_seconds: float
+    retransmissions: int = 0
 
     @classmethod
     def from_json(cls, output: str) -> Self:
@@ -48,6 +50,7 @@ class Transfer:
                 received_seconds=float(received[0]["seconds"]),
                 sent_bytes=sum(int(sums["bytes"]) for sums in sent),
                 sent_seconds=float(sent[0]["seconds"]),
+                retransmissions=sum(int(sums.get("retransmits", 0)) for sums in sent),
             )
         except (ValueError, LookupError, TypeError) as error:
             raise BenchmarkError(f"iperf3 printed what cannot be read ({error!r})") from error

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from flood_kinds import FLOODS, Target
-from flood_rounds import Round, markdown
+from flood_report import Round, markdown
 
 from wgd.noise.cookie import CookieChecker, HandshakeKeys
 from wgd.noise.handshake import StaticIdentity, identify_initiator
@@ -53,11 +53,14 @@ def test_others(target: Target) -> None:
     assert len(live) == 128
 
 
-def test_the_table_has_ratios_to_the_quiet_round() -> None:
-    quiet = Round(1, "none", "wgd-native", mbit_per_second=1000, ping_p99_ms=2, join_seconds=0.1)
-    flooded = replace(quiet, flood="keys", mbit_per_second=900, ping_p99_ms=3, join_seconds=None)
+def test_the_table_has_ratios_to_the_quiet_round_and_to_the_baseline() -> None:
+    quiet = Round(1, "none", "wgd-native", mbit_per_second=200, join_seconds=0.1)
+    flooded = replace(quiet, flood="keys", cpu_us_per_packet=1.5, mbit_per_second=180)
+    late = replace(flooded, implementation="wireguard-go", cpu_us_per_packet=3, join_seconds=None)
     failed = Round(1, "mac1", "wgd-native", failure="no ping")
-    lines = list(markdown([quiet, flooded, failed]))
-    assert "| 900 | 0.90 | 3.0 | 1.50 |" in lines[3]
-    assert lines[3].endswith("| 1 of 1 not in 15 |")
-    assert lines[4].count("failed") == 10
+    lines = list(markdown([quiet, flooded, late, failed]))
+    assert "| 1.50 | 0.50 |" in lines[3]
+    assert "| 180 | 0.90 |" in lines[3]
+    assert "| 180 | - |" in lines[4], "it has no quiet round"
+    assert lines[4].endswith("| 1 of 1 not in 15 |")
+    assert lines[5].count("failed") == 14
