@@ -116,6 +116,8 @@ class Tunnel:
         )
         self._events: deque[Report] = deque()
         """Reported by the data plane and not handled yet."""
+        self._more_events: asyncio.Handle | None = None
+        """Handles more of them in the next turn of the loop."""
         self._sockets: Sequence[TunnelSocket] = ()
         self._link_is_up = False
         self._timer: asyncio.TimerHandle | None = None
@@ -131,12 +133,14 @@ class Tunnel:
         self._rebind_pause_seconds = REBIND_PAUSE_SECONDS
         self._suspended_ns = self._time_suspended()
         """How long the system had been suspended when that was last looked at."""
-        loop.add_reader(dataplane.event_fd(), self._handle_events)
+        loop.add_reader(dataplane.event_fd(), self._events_wait)
 
     def close(self) -> None:
         """Forget all sessions and close the sockets."""
         self._loop.remove_reader(self._dataplane.event_fd())
         self._events.clear()
+        if self._more_events is not None:
+            self._more_events.cancel()
         self._resolver.close()
         self._finish_under_way()
         self.link_changed(False)
@@ -450,7 +454,12 @@ class Tunnel:
 
     # -- the loop ----------------------------------------------------------------------------------
 
+    def _events_wait(self) -> None:
+        if self._more_events is None:  # else the next turn sees to these, too
+            self._handle_events()
+
     def _handle_events(self) -> None:
+        self._more_events = None
         now = self._clock.now()
         self._events.extend(self._dataplane.drain_events())
         for _ in range(min(len(self._events), _EVENTS_PER_TURN)):
@@ -462,15 +471,11 @@ class Tunnel:
             else:
                 self._device.on_event(event, now)
         if self._events:
-            self._loop.call_soon(self._handle_more_events)
+            self._more_events = self._loop.call_soon(self._handle_events)
         # What is left keeps the descriptor readable: the loop comes back after other work.
         for message in self._dataplane.take_handshakes(_HANDSHAKES_PER_TURN):
             self._device.receive_handshake(message, now)
         self._rearm()
-
-    def _handle_more_events(self) -> None:
-        if self._events:
-            self._handle_events()
 
     def _handle_deadline(self) -> None:
         self._timer = None

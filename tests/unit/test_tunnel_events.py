@@ -11,6 +11,7 @@ from wgd.clock import SystemClock
 from wgd.configuration import DeviceChange
 from wgd.dataplane.interface import (
     DatagramSocket,
+    HandshakeMessage,
     NeedsHandshake,
     OffloadOff,
     PeerId,
@@ -138,3 +139,47 @@ def test_sockets_that_the_data_plane_cannot_take_change_nothing() -> None:
         dataplane.stop()
 
     asyncio.run(scenario())
+
+
+class Busy(Reporting):
+    """Reports more in every turn of the loop than is handled in one."""
+
+    def __init__(self, turns: int) -> None:
+        super().__init__([])
+        self.turns_left = turns
+        self.taken: list[int] = []
+
+    def drain_events(self) -> list[Report]:
+        if self.turns_left == 0:
+            self.is_waiting.clear()
+            return []
+        self.turns_left -= 1
+        return [NeedsHandshake(PeerId(1))] * 500
+
+    def take_handshakes(self, limit: int) -> list[HandshakeMessage]:
+        self.taken.append(limit)
+        return []
+
+
+def test_what_is_handled_in_a_turn_of_the_loop_does_not_grow_with_what_waits() -> None:
+    async def scenario() -> list[int]:
+        dataplane = Busy(turns=30)
+        tunnel = Tunnel(
+            asyncio.get_running_loop(),
+            dataplane,
+            clock=SystemClock(),
+            open_sockets=no_sockets,
+            source_is_valid=lambda _endpoint, _fwmark: True,
+            on_gone=lambda _reason: None,
+        )
+        counts = []
+        while dataplane.turns_left or tunnel._events:
+            dataplane.taken.clear()
+            await asyncio.sleep(0)
+            counts.append(len(dataplane.taken))
+        tunnel.close()
+        dataplane.stop()
+        dataplane.is_waiting.close()
+        return counts
+
+    assert max(asyncio.run(scenario())) == 1
