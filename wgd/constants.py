@@ -44,7 +44,8 @@ UNDER_LOAD_QUEUE_DEPTH: Final = MAX_QUEUED_HANDSHAKES // 8
 UNDER_LOAD_STICKY_NS: Final = 1 * SECOND_NS
 # Cookie replies carry no MAC1, so anybody can send them: they get a short queue of their own.
 MAX_QUEUED_COOKIE_REPLIES: Final = 64
-# A source is an IPv4 address or an IPv6 /64. So many proven handshakes, and so many cookie replies:
+# A source is an IPv4 address or an IPv6 /64. So many proven handshakes, and so many cookie replies
+# before it takes from the spare ones:
 HANDSHAKES_PER_SECOND_PER_SOURCE: Final = 20
 HANDSHAKE_BURST_PER_SOURCE: Final = 5
 MAX_RATE_LIMITED_SOURCES: Final = 65_536
@@ -57,6 +58,9 @@ STRANGER_HANDSHAKE_BURST: Final = 64
 MAX_STRANGERS: Final = 4096
 COOKIE_REPLIES_PER_SECOND: Final = 10_000
 COOKIE_REPLY_BURST: Final = 1000
+# Beyond either rate, to anybody: who floods in a peer's name must not use up what the peer gets.
+SPARE_COOKIE_REPLIES_PER_SECOND: Final = 5000
+SPARE_COOKIE_REPLY_BURST: Final = 500
 MAX_COOKIE_REPLY_SOURCES: Final = 16_384
 # The MAC1 of so many messages that were heard are remembered: a copy is not heard.
 MAX_HEARD_HANDSHAKES: Final = 1024

@@ -9,9 +9,10 @@ message is heard if
   can know, or anything from where a peer is, within a rate for each;
 3 or its source, which nothing proves, has sent little: within a rate for each and one for all.
 
-Anything else is answered by a cookie, at a bounded rate and at no cost to the control plane. The
-three have queues of their own (`handshake_queue`), so that none can push out another's, and what is
-merely claimed never takes what was proven. No memory here grows with the number of senders.
+Anything else is answered by a cookie, at a bounded rate and at no cost to the control plane; some
+cookies are spare, so that who forges a source does not use up what its owner gets. The three have
+queues of their own (`handshake_queue`), so that none can push out another's, and what is merely
+claimed never takes what was proven. No memory here grows with the number of senders.
 
 The native engine has the same (native/engine/src/gate.rs). Sans-IO.
 """
@@ -32,6 +33,8 @@ from wgd.constants import (
     MAX_RATE_LIMITED_SOURCES,
     MAX_STRANGERS,
     PEER_ENDPOINTS_LIFETIME_NS,
+    SPARE_COOKIE_REPLIES_PER_SECOND,
+    SPARE_COOKIE_REPLY_BURST,
     STRANGER_HANDSHAKE_BURST,
     STRANGER_HANDSHAKES_PER_SECOND,
     UNDER_LOAD_QUEUE_DEPTH,
@@ -51,6 +54,7 @@ _UNPROVEN: Final = Rate(
 )
 _ALL_STRANGERS: Final = Rate(STRANGER_HANDSHAKES_PER_SECOND, STRANGER_HANDSHAKE_BURST)
 _ALL_COOKIE_REPLIES: Final = Rate(COOKIE_REPLIES_PER_SECOND, COOKIE_REPLY_BURST)
+_SPARE_COOKIE_REPLIES: Final = Rate(SPARE_COOKIE_REPLIES_PER_SECOND, SPARE_COOKIE_REPLY_BURST)
 
 PeerEndpoints = Callable[[], Collection[tuple[str, int]]]
 """Returns hosts and ports where peers are; asked at most once a second, under load only."""
@@ -86,6 +90,7 @@ class Gate:
         self._all_strangers = TokenBucket(_ALL_STRANGERS)
         self._cookie_replies: RateLimiter[bytes] = RateLimiter(_PROVEN, MAX_COOKIE_REPLY_SOURCES)
         self._all_cookie_replies = TokenBucket(_ALL_COOKIE_REPLIES)
+        self._spare_cookie_replies = TokenBucket(_SPARE_COOKIE_REPLIES)
         self._heard: list[bytes | None] = [None] * MAX_HEARD_HANDSHAKES
         self._peer_endpoints: tuple[int, Collection[tuple[str, int]]] | None = None
 
@@ -167,7 +172,10 @@ class Gate:
     ) -> bytes | None:
         budget = self._all_cookie_replies
         if not budget.has_token(now_ns) or not self._cookie_replies.allow(_unit(source), now_ns):
-            return None
+            # Perhaps the source was forged, and this is who is really there.
+            budget = self._spare_cookie_replies
+            if not budget.has_token(now_ns):
+                return None
         budget.take()
         self.cookies_sent += 1
         sender_index = int.from_bytes(datagram[4:8], "little")

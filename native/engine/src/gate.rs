@@ -9,9 +9,10 @@
 //!   way can know, or anything from where a peer is, within a rate for each;
 //! 3 or its source, which nothing proves, has sent little: within a rate for each and one for all.
 //!
-//! Anything else is answered by a cookie, at a bounded rate and at no cost to the control plane. The
-//! three have queues of their own (`handshakes`), so that none can push out another's, and what is
-//! merely claimed never takes what was proven. No memory here grows with the number of senders.
+//! Anything else is answered by a cookie, at a bounded rate and at no cost to the control plane; some
+//! cookies are spare, so that who forges a source does not use up what its owner gets. The three have
+//! queues of their own (`handshakes`), so that none can push out another's, and what is merely
+//! claimed never takes what was proven. No memory here grows with the number of senders.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -39,11 +40,13 @@ const STRANGER_HANDSHAKE_BURST: u64 = 64;
 const MAX_STRANGERS: usize = 4_096;
 const COOKIE_REPLIES_PER_SECOND: u64 = 10_000;
 const COOKIE_REPLY_BURST: u64 = 1_000;
+const SPARE_COOKIE_REPLIES_PER_SECOND: u64 = 5_000;
+const SPARE_COOKIE_REPLY_BURST: u64 = 500;
 const MAX_COOKIE_REPLY_SOURCES: usize = 16_384;
 const MAX_HEARD_HANDSHAKES: usize = 1_024;
 const PEER_ENDPOINTS_LIFETIME_NS: u64 = 1_000_000_000;
 
-/// Of a proven source; so many cookie replies a source gets, too.
+/// Of a proven source; so many cookie replies a source gets, too, before it takes spare ones.
 const PROVEN: Rate = Rate {
     per_second: HANDSHAKES_PER_SECOND_PER_SOURCE,
     burst: HANDSHAKE_BURST_PER_SOURCE,
@@ -59,6 +62,11 @@ const ALL_STRANGERS: Rate = Rate {
 const ALL_COOKIE_REPLIES: Rate = Rate {
     per_second: COOKIE_REPLIES_PER_SECOND,
     burst: COOKIE_REPLY_BURST,
+};
+/// Beyond either rate, to anybody: who floods in a peer's name must not use up what the peer gets.
+const SPARE_COOKIE_REPLIES: Rate = Rate {
+    per_second: SPARE_COOKIE_REPLIES_PER_SECOND,
+    burst: SPARE_COOKIE_REPLY_BURST,
 };
 
 /// What MAC1 and cookie replies are made with: both follow from our public key (section 5.4.4).
@@ -112,6 +120,7 @@ struct State {
     all_strangers: TokenBucket,
     cookie_replies: RateLimiter<Unit>,
     all_cookie_replies: TokenBucket,
+    spare_cookie_replies: TokenBucket,
     /// The MAC1 of messages that were heard, each in the place that it chooses itself.
     heard: Box<[Option<[u8; MAC_SIZE]>]>,
     /// Where peers are, and when that was so. Nothing while there is no load.
@@ -128,6 +137,7 @@ impl Default for State {
             all_strangers: TokenBucket::new(ALL_STRANGERS),
             cookie_replies: RateLimiter::new(PROVEN, MAX_COOKIE_REPLY_SOURCES),
             all_cookie_replies: TokenBucket::new(ALL_COOKIE_REPLIES),
+            spare_cookie_replies: TokenBucket::new(SPARE_COOKIE_REPLIES),
             heard: vec![None; MAX_HEARD_HANDSHAKES].into_boxed_slice(),
             peer_endpoints: None,
         }
@@ -265,12 +275,16 @@ impl State {
         source: SocketAddr,
         now_ns: u64,
     ) -> Option<[u8; COOKIE_REPLY_SIZE]> {
-        if !self.all_cookie_replies.has_token(now_ns)
-            || !self.cookie_replies.allow(unit(source), now_ns)
+        if self.all_cookie_replies.has_token(now_ns)
+            && self.cookie_replies.allow(unit(source), now_ns)
         {
+            self.all_cookie_replies.take();
+        } else if self.spare_cookie_replies.has_token(now_ns) {
+            // Perhaps the source was forged, and this is who is really there.
+            self.spare_cookie_replies.take();
+        } else {
             return None;
         }
-        self.all_cookie_replies.take();
         self.cookies.reply(cookie_key, datagram, source, now_ns)
     }
 }
