@@ -171,7 +171,8 @@ impl Gate {
 
     /// Judge an initiation, or a response to what we sent under `answers`.
     ///
-    /// `peer_endpoints` says where peers are; it is asked at most once a second, under load only.
+    /// `peer_endpoints` says where peers are; it is asked at most once a second, under load only, and
+    /// none of the gate's locks that others need is held then.
     pub fn judge(
         &self,
         datagram: &[u8],
@@ -186,6 +187,8 @@ impl Gate {
             drops.wrong_mac1.count();
             return Verdict::Drop;
         };
+        let is_under_load = self.is_under_load(now_ns);
+        self.locate_peers(is_under_load, peer_endpoints, now_ns);
         // A MAC1 that was right tells messages apart, and is no secret.
         let fingerprint = mac1(datagram);
         let mut state = self.state.lock();
@@ -193,10 +196,9 @@ impl Gate {
             drops.repeated_handshake.count();
             return Verdict::Drop;
         }
-        let lane = if self.is_under_load(now_ns) {
-            state.lane(datagram, source, answers, peer_endpoints, now_ns)
+        let lane = if is_under_load {
+            state.lane(datagram, source, answers, now_ns)
         } else {
-            state.peer_endpoints = None;
             Ok(Lane::Strangers)
         };
         match lane {
@@ -217,6 +219,25 @@ impl Gate {
         }
     }
 
+    /// Know where peers are, under load only. Of many that takes long, and so does forgetting it:
+    /// another thread meanwhile goes by what was known before.
+    fn locate_peers(
+        &self,
+        is_under_load: bool,
+        peer_endpoints: impl FnOnce() -> HashSet<(IpAddr, u16)>,
+        now_ns: u64,
+    ) {
+        let former = if !is_under_load {
+            self.state.lock().peer_endpoints.take()
+        } else if self.state.lock().begin_lookup(now_ns) {
+            let known = (now_ns, peer_endpoints());
+            self.state.lock().peer_endpoints.replace(known)
+        } else {
+            None
+        };
+        drop(former); // not while the lock is held
+    }
+
     /// Whether a cookie reply to what we sent under `index` is worth a look.
     pub fn judge_cookie_reply(&self, index: u32, now_ns: u64) -> bool {
         (self.state.lock().expected).allow(Expected::Index(index), now_ns)
@@ -230,7 +251,6 @@ impl State {
         datagram: &[u8],
         source: SocketAddr,
         answers: Option<u32>,
-        peer_endpoints: impl FnOnce() -> HashSet<(IpAddr, u16)>,
         now_ns: u64,
     ) -> Result<Lane, bool> {
         if self.cookies.has_mac2(datagram, source, now_ns) {
@@ -240,7 +260,8 @@ impl State {
         let endpoint = (source.ip(), source.port());
         let expected = match answers {
             Some(index) => Some(Expected::Index(index)),
-            None => (self.is_peer_at(endpoint, peer_endpoints, now_ns))
+            None => (self.peer_endpoints.as_ref())
+                .is_some_and(|(_, known)| known.contains(&endpoint))
                 .then_some(Expected::Endpoint(endpoint.0, endpoint.1)),
         };
         if expected.is_some_and(|expected| self.expected.allow(expected, now_ns)) {
@@ -253,19 +274,15 @@ impl State {
         Err(true)
     }
 
-    fn is_peer_at(
-        &mut self,
-        endpoint: (IpAddr, u16),
-        peer_endpoints: impl FnOnce() -> HashSet<(IpAddr, u16)>,
-        now_ns: u64,
-    ) -> bool {
-        let is_fresh = |(known_ns, _): &(u64, _)| {
-            now_ns.saturating_sub(*known_ns) < PEER_ENDPOINTS_LIFETIME_NS
-        };
-        if !self.peer_endpoints.as_ref().is_some_and(is_fresh) {
-            self.peer_endpoints = Some((now_ns, peer_endpoints()));
+    /// Whether the caller must find out where peers are now; nobody else will.
+    fn begin_lookup(&mut self, now_ns: u64) -> bool {
+        if let Some((known_ns, _)) = &self.peer_endpoints
+            && now_ns.saturating_sub(*known_ns) < PEER_ENDPOINTS_LIFETIME_NS
+        {
+            return false;
         }
-        (self.peer_endpoints.as_ref()).is_some_and(|(_, known)| known.contains(&endpoint))
+        self.peer_endpoints.get_or_insert_default().0 = now_ns;
+        true
     }
 
     fn cookie_reply(
@@ -301,5 +318,65 @@ fn unit(source: SocketAddr) -> Unit {
             let [a, b, c, d, e, f, g, h, ..] = v6.ip().octets();
             Unit::V6([a, b, c, d, e, f, g, h])
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+
+    const NOW_NS: u64 = 3_600_000_000_000;
+    const LIFETIME_NS: u64 = 1_000_000_000;
+
+    /// An initiation like no other, of the right form.
+    fn initiation(key: &[u8; 32], number: u8) -> [u8; 148] {
+        use blake2::digest::{Mac, consts::U16};
+
+        let mut datagram = [number; 148];
+        datagram[116..].fill(0);
+        let mut mac = blake2::Blake2sMac::<U16>::new_from_slice(key).unwrap();
+        mac.update(&datagram[..116]);
+        datagram[116..132].copy_from_slice(&mac.finalize().into_bytes());
+        datagram
+    }
+
+    #[test]
+    fn nobody_waits_for_where_peers_are() {
+        let (gate, drops) = (Gate::default(), Drops::default());
+        gate.set_keys(Some(Keys {
+            mac1: Zeroizing::new([1; 32]),
+            reply: Zeroizing::new([2; 32]),
+        }));
+        let source: SocketAddr = "192.0.2.1:9".parse().unwrap();
+        let asked = Cell::new(0);
+        let judge = |number: u8, now_ns: u64| {
+            let peer_endpoints = || {
+                assert!(gate.state.try_lock().is_some());
+                asked.set(asked.get() + 1);
+                HashSet::from([(source.ip(), source.port())])
+            };
+            let datagram = initiation(&[1; 32], number);
+            gate.judge(&datagram, source, None, peer_endpoints, now_ns, &drops)
+        };
+
+        judge(1, NOW_NS);
+        assert_eq!(asked.get(), 0, "there is no load");
+        gate.note_queued(UNDER_LOAD_QUEUE_DEPTH, NOW_NS);
+        for number in 2..4 {
+            assert!(matches!(
+                judge(number, NOW_NS),
+                Verdict::Hear(Lane::Expected)
+            ));
+            assert_eq!(asked.get(), 1);
+        }
+        gate.note_queued(UNDER_LOAD_QUEUE_DEPTH, NOW_NS + LIFETIME_NS);
+        judge(4, NOW_NS + LIFETIME_NS - 1);
+        assert_eq!(asked.get(), 1);
+        judge(5, NOW_NS + LIFETIME_NS);
+        assert_eq!(asked.get(), 2);
+        judge(6, NOW_NS + 3 * LIFETIME_NS);
+        assert!(gate.state.lock().peer_endpoints.is_none());
     }
 }
