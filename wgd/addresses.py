@@ -56,6 +56,8 @@ class Prefix(NamedTuple):
         if not 0 <= length <= bits:
             raise ValueError(f"prefix length {length} is not in 0..{bits}")
         host_bits = bits - length
+        if not host_bits:
+            return cls(address, length)
         network = int.from_bytes(address, "big") >> host_bits << host_bits
         return cls(network.to_bytes(len(address), "big"), length)
 

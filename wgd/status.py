@@ -58,13 +58,13 @@ class PeerStatus:
     """One peer. `endpoint` is where it is now, `configured_endpoint` what was set: `host:port`, the
     host perhaps a name; both "" if there is none. `has_session` says whether packets can go out
     now without a handshake; `unanswered_initiations` counts those in a row, also such as the system
-    did not take.
+    did not take. `allowed_ips` need not be made before they are looked at: there may be very many.
     """
 
     public_key: str
     endpoint: str = ""
     configured_endpoint: str = ""
-    allowed_ips: tuple[str, ...] = ()
+    allowed_ips: Sequence[str] = ()
     persistent_keepalive_seconds: int = 0
     has_preshared_key: bool = False
     has_session: bool = False
@@ -114,7 +114,9 @@ class DeviceStatus:
 
 
 PEERS_PER_PART: Final = 256
-"""How many peers are rendered before the caller may do something else (a few milliseconds)."""
+PREFIXES_PER_PART: Final = 4096
+"""How many peers are looked at, and how many of their allowed IPs rendered, before the caller may
+do something else (a few milliseconds)."""
 
 MAX_NUMBER: Final = 2**64 - 1
 """Counters, times and sizes are at most this."""
@@ -135,9 +137,9 @@ def json_parts(status: DeviceStatus) -> Iterator[str]:
     head = json.dumps(_without_peers(status))
     yield f'{head[:-1]}, "peers": ['
     for first in range(0, len(status.peers), PEERS_PER_PART):
-        peers = status.peers[first : first + PEERS_PER_PART]
-        separator = ", " if first else ""
-        yield separator + json.dumps([_peer_as_json(peer) for peer in peers])[1:-1]
+        if first:
+            yield ", "
+        yield from _peer_parts(status.peers[first : first + PEERS_PER_PART])
     yield "]}"
 
 
@@ -167,9 +169,35 @@ def _without_peers(status: DeviceStatus) -> dict[str, Any]:
     return document
 
 
+def _peer_parts(peers: Sequence[PeerStatus]) -> Iterator[str]:
+    """Yield peers as JSON with commas between them, in parts of few allowed IPs."""
+    texts: list[str] = []
+    prefixes = 0
+    for number, peer in enumerate(peers):
+        document = _without_allowed_ips(peer)
+        del document["allowed_ips"]
+        separator = ", " if number else ""
+        texts.append(f'{separator}{json.dumps(document)[:-1]}, "allowed_ips": [')
+        for first in range(0, len(peer.allowed_ips), PREFIXES_PER_PART):
+            some = peer.allowed_ips[first : first + PREFIXES_PER_PART]
+            texts.append((", " if first else "") + json.dumps(tuple(some))[1:-1])
+            prefixes += len(some)
+            if prefixes >= PREFIXES_PER_PART:
+                yield "".join(texts)
+                texts.clear()
+                prefixes = 0
+        texts.append("]}")
+    yield "".join(texts)
+
+
 def _peer_as_json(peer: PeerStatus) -> dict[str, Any]:
+    return {**_without_allowed_ips(peer), "allowed_ips": tuple(peer.allowed_ips)}
+
+
+def _without_allowed_ips(peer: PeerStatus) -> dict[str, Any]:
     # Many times as fast as `asdict`, which copies every value.
     document: dict[str, Any] = {name: getattr(peer, name) for name in _PEER_FIELDS}
+    document["allowed_ips"] = ()
     document["failures"] = [dataclasses.asdict(failure) for failure in peer.failures]
     return document
 

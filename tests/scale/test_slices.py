@@ -1,6 +1,7 @@
 """Nothing that concerns all peers is done in one go; and nobody can tell that it was not."""
 
 import gc
+import json
 import weakref
 
 import pytest
@@ -10,6 +11,7 @@ from wgd.addresses import Prefix
 from wgd.configuration import AllowedIpChange, DeviceChange, DeviceState, PeerChange, PeerState
 from wgd.core.device import Device
 from wgd.dataplane.interface import NeedsHandshake
+from wgd.status import json_parts
 from wgd.uapi.client_protocol import set_request
 from wgd.uapi.format import get_answer
 
@@ -214,6 +216,19 @@ def test_a_removed_peer_leaves_no_cycle(alice: Counted) -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_parts_of_a_status_are_bounded_by_allowed_ips(
+    simulation: Simulation, alice: Counted
+) -> None:
+    alice.configure(peers=(*peers(300), *peers(2, 20_000)))
+    parts = list(json_parts(alice.device.status(simulation.clock.now())))
+    assert max(part.count("/32") for part in parts) <= 2 * 4096
+    shown = json.loads("".join(parts))["peers"]
+    assert [each["allowed_ips"] for each in shown] == [
+        [str(each) for each in peer.allowed_ips] for peer in alice.device.state().peers
+    ]
+    assert sum(len(each["allowed_ips"]) for each in shown) == 40_000
 
 
 def test_parts_of_requests_and_answers_are_bounded_by_their_lines() -> None:

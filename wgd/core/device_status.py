@@ -5,6 +5,7 @@ import errno
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, overload
 
+from wgd.addresses import Prefix
 from wgd.clock import Instant
 from wgd.configuration import NO_KEY, PeerState
 from wgd.constants import MAX_QUEUED_HANDSHAKES, MAX_STAGED_PACKETS
@@ -112,6 +113,25 @@ class PeerStatuses(Sequence[PeerStatus]):
         return describe_peer(peer, self._dataplane, self._now)
 
 
+class _Texts(Sequence[str]):
+    """Prefixes as text, made when it is looked at: of a million at once it would take a second."""
+
+    def __init__(self, prefixes: Sequence[Prefix]) -> None:
+        self._prefixes = prefixes
+
+    def __len__(self) -> int:
+        return len(self._prefixes)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[str]: ...
+    def __getitem__(self, index: int | slice) -> str | Sequence[str]:
+        if isinstance(index, slice):
+            return tuple(map(str, self._prefixes[index]))
+        return str(self._prefixes[index])
+
+
 def _base64(key: bytes) -> str:
     return base64.b64encode(key).decode()
 
@@ -126,7 +146,7 @@ def describe_peer(peer: Peer, dataplane: DataPlane, now: Instant) -> PeerStatus:
         public_key=_base64(peer.public_key),
         endpoint=endpoint,
         configured_endpoint=str(peer.locator),
-        allowed_ips=tuple(map(str, state.allowed_ips)),
+        allowed_ips=_Texts(state.allowed_ips),
         persistent_keepalive_seconds=state.persistent_keepalive_seconds,
         has_preshared_key=state.preshared_key != NO_KEY,
         has_session=dataplane.has_session(peer.id),

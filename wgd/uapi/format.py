@@ -12,7 +12,7 @@ from wgd.configuration import NO_KEY, DeviceState, PeerState
 from wgd.constants import SECOND_NS
 from wgd.status import DeviceStatus, json_parts
 
-PEERS_PER_PART: Final = 512
+PEERS_PER_PART: Final = 128
 LINES_PER_PART: Final = 4096
 """How many peers are looked at, and how many of their allowed IPs rendered, before the caller may
 do something else (a few milliseconds)."""

@@ -42,7 +42,7 @@ MAX_CONNECTIONS: Final = 256
 """Clients at once. For one more the one that has been silent longest between two messages is
 closed; if there is none, the new one is turned away without an answer."""
 
-READ_SIZE: Final = 64 * 1024
+READ_SIZE: Final = 16 * 1024
 """Bytes parsed in one go, a few milliseconds' worth."""
 
 
@@ -126,6 +126,7 @@ class UapiServer:
                 self._clients[task] = connection
                 if not await self._answer(connection.receive_data(data), writer):
                     return
+                await asyncio.sleep(0)  # more may have been read by the loop already
             # A client that has only finished sending (`nc -U`) still gets its answer, and what it
             # said counts. One that was killed amid a `set` would have half of it applied.
             if not _is_gone(writer.get_extra_info("socket").fileno()):

@@ -1,10 +1,11 @@
 //! Cryptokey routing: which peer has the longest prefix that holds an address (paper, section 2).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use prefix_trie::PrefixMap;
+use prefix_trie::{Prefix as PrefixTrait, PrefixMap};
 
 use crate::peer::{Peer, PeerId};
 
@@ -22,7 +23,8 @@ pub struct Prefix {
 pub struct AllowedIps {
     v4: PrefixMap<(u32, u8), Arc<Peer>>,
     v6: PrefixMap<(u128, u8), Arc<Peer>>,
-    by_peer: HashMap<PeerId, HashSet<Prefix>>,
+    /// How many each peer has. Not which: a set of a million would stop everybody when it grows.
+    counts: HashMap<PeerId, usize>,
 }
 
 impl AllowedIps {
@@ -41,45 +43,51 @@ impl AllowedIps {
             IpAddr::V6(v6) => self.v6.insert((v6.to_bits(), prefix.length), peer.clone()),
         };
         if let Some(former) = former {
-            self.forget(former.id, &prefix);
+            self.has_one_less(former.id);
         }
-        self.by_peer.entry(peer.id).or_default().insert(prefix);
+        *self.counts.entry(peer.id).or_default() += 1;
     }
 
     /// Take exactly this prefix from a peer; nothing if another one has it.
     pub fn remove(&mut self, prefix: Prefix, peer: PeerId) {
-        if self
-            .by_peer
-            .get(&peer)
-            .is_some_and(|prefixes| prefixes.contains(&prefix))
-        {
-            self.forget(peer, &prefix);
-            self.erase(&prefix);
+        let was_removed = match prefix.address {
+            IpAddr::V4(v4) => remove_from(&mut self.v4, &(v4.to_bits(), prefix.length), peer),
+            IpAddr::V6(v6) => remove_from(&mut self.v6, &(v6.to_bits(), prefix.length), peer),
+        };
+        if was_removed {
+            self.has_one_less(peer);
         }
     }
 
-    /// Take all prefixes from a peer.
+    /// Take all prefixes from a peer. Only while it has any, all of everybody's are searched.
     pub fn remove_all(&mut self, peer: PeerId) {
-        for prefix in self.by_peer.remove(&peer).unwrap_or_default() {
-            self.erase(&prefix);
+        if self.counts.remove(&peer).is_some() {
+            self.v4.retain(|_, owner| owner.id != peer);
+            self.v6.retain(|_, owner| owner.id != peer);
         }
     }
 
-    fn erase(&mut self, prefix: &Prefix) {
-        match prefix.address {
-            IpAddr::V4(v4) => drop(self.v4.remove(&(v4.to_bits(), prefix.length))),
-            IpAddr::V6(v6) => drop(self.v6.remove(&(v6.to_bits(), prefix.length))),
-        }
-    }
-
-    fn forget(&mut self, peer: PeerId, prefix: &Prefix) {
-        if let Some(prefixes) = self.by_peer.get_mut(&peer) {
-            prefixes.remove(prefix);
-            if prefixes.is_empty() {
-                self.by_peer.remove(&peer);
+    fn has_one_less(&mut self, peer: PeerId) {
+        if let Entry::Occupied(mut count) = self.counts.entry(peer) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
     }
+}
+
+/// Whether the peer had it.
+fn remove_from<P: PrefixTrait>(
+    map: &mut PrefixMap<P, Arc<Peer>>,
+    prefix: &P,
+    peer: PeerId,
+) -> bool {
+    let has_it = map.get(prefix).is_some_and(|owner| owner.id == peer);
+    if has_it {
+        map.remove(prefix);
+    }
+    has_it
 }
 
 #[cfg(test)]
