@@ -51,4 +51,4 @@ def test_why_a_peer_is_not_reached_is_in_its_line(testbed: Testbed) -> None:
     daemon.up()
     daemon.namespace.ping("10.9.0.1", count=1, wait_seconds=0.1)
     (line,) = top(daemon.interface)[2:]
-    assert "waiting 1" in line
+    assert "no endpoint" in line
