@@ -56,11 +56,11 @@ UNPROVEN_HANDSHAKE_BURST_PER_SOURCE: Final = 5
 STRANGER_HANDSHAKES_PER_SECOND: Final = 256
 STRANGER_HANDSHAKE_BURST: Final = 64
 MAX_STRANGERS: Final = 4096
-COOKIE_REPLIES_PER_SECOND: Final = 10_000
-COOKIE_REPLY_BURST: Final = 1000
+COOKIE_REPLIES_PER_SECOND: Final = 8000
+COOKIE_REPLY_BURST: Final = 800
 # Beyond either rate, to anybody: who floods in a peer's name must not use up what the peer gets.
-SPARE_COOKIE_REPLIES_PER_SECOND: Final = 5000
-SPARE_COOKIE_REPLY_BURST: Final = 500
+SPARE_COOKIE_REPLIES_PER_SECOND: Final = 2000
+SPARE_COOKIE_REPLY_BURST: Final = 200
 MAX_COOKIE_REPLY_SOURCES: Final = 16_384
 # The MAC1 of so many messages that were heard are remembered: a copy is not heard.
 MAX_HEARD_HANDSHAKES: Final = 1024
