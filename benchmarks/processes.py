@@ -48,7 +48,9 @@ def wait_until(predicate: Callable[[], object], timeout_seconds: float, *, what:
         time.sleep(_POLL_SECONDS)
 
 
-def run(*argv: str | Path, stdin: str = "") -> str:
+def run(
+    *argv: str | Path, stdin: str = "", timeout_seconds: float = _COMMAND_TIMEOUT_SECONDS
+) -> str:
     """Run a short command and return what it printed; raises BenchmarkError if it fails."""
     command = " ".join(map(str, argv))
     try:
@@ -57,7 +59,7 @@ def run(*argv: str | Path, stdin: str = "") -> str:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=_COMMAND_TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
             check=False,
             start_new_session=True,  # a Ctrl-C is for us alone
         )

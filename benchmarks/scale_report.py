@@ -8,6 +8,7 @@ from typing import Final
 from implementations import BASELINE, Implementation
 from machine import Machine
 from scale_cases import Case
+from scale_lookup import LookupRound, lookups_as_markdown
 from scale_round import Figures
 
 
@@ -56,6 +57,7 @@ class Report:
     implementations: Sequence[Implementation]
     cases: Sequence[Case]
     rounds: Sequence[Round]
+    lookups: Sequence[LookupRound] = ()
 
     def as_json(self) -> dict[str, object]:
         """Return everything as values that JSON knows; units are in the names."""
@@ -74,20 +76,23 @@ class Report:
                 | asdict(each.figures)
                 for each in self.rounds
             ],
+            "lookups": [asdict(each) for each in self.lookups],
         }
 
     def as_markdown(self) -> str:
         """Return the table: medians, in parentheses the median of the ratios to the baseline."""
         lines = [f"{self.machine}", ""]
         lines += [f"* {each.name}: {each.version}" for each in self.implementations]
-        titles = ["case", "daemon", *(column.title for column in _COLUMNS)]
-        lines += ["", _row(titles), _row(["---"] * 2 + ["---:"] * len(_COLUMNS))]
+        if self.rounds:
+            titles = ["case", "daemon", *(column.title for column in _COLUMNS)]
+            lines += ["", _row(titles), _row(["---"] * 2 + ["---:"] * len(_COLUMNS))]
         for case in self.cases:
             for each in self.implementations:
                 if self._of(case, each.name):
                     cells = (self._cell(column, case, each.name) for column in _COLUMNS)
                     lines.append(_row([case.name, each.name, *cells]))
-        return "\n".join(lines) + "\n"
+        table = "\n".join(lines) + "\n"
+        return f"{table}\n{lookups_as_markdown(self.lookups)}" if self.lookups else table
 
     def _of(self, case: Case, name: str) -> dict[int, Figures]:
         return {
