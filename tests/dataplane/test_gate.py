@@ -345,6 +345,24 @@ def test_where_a_peer_is_said_to_be_five_messages_are_heard_and_one_a_second(
     assert lab.engine.queue_depths().handshakes == before + 6
 
 
+def test_a_neighbour_with_a_cookie_keeps_no_known_peer_out(lab: Lab, crowd: Crowd) -> None:
+    peer, neighbour = "2001:db8:5::1", "2001:db8:5::2"  # one source, as rates see it
+    lab.engine.note_received(A, 148, Endpoint(peer, 9, 0, Source("2001:db8::100", 1)))
+    crowd.heard(128, "198.51.100.1")
+    use_up_the_share(crowd)
+    assert crowd.heard(5, peer) == 5
+    cookie = ask_for_cookie(lab, crowd, peer)
+    others = ask_for_cookie(lab, crowd, neighbour)
+    lab.engine.take_handshakes(EVERYBODY)
+    lab.advance(1)
+    crowd.heard(128, "198.51.100.1")
+    assert sum(crowd.send(initiation(others), neighbour) for _ in range(20)) == 5
+
+    assert crowd.send(initiation(cookie), peer)
+    assert not crowd.send(initiation(cookie), peer)
+    assert replies(lab, crowd, peer) == [], "it has a cookie"
+
+
 @pytest.mark.usefixtures("load")
 def test_a_peer_that_has_moved_is_known_within_a_second(lab: Lab, crowd: Crowd) -> None:
     use_up_the_share(crowd)

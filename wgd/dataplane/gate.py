@@ -131,11 +131,14 @@ class Gate:
         may_ask = True
         if not self.is_under_load(now_ns):
             self._peer_endpoints = None
-        elif checker.check_mac2(datagram, source, now_ns):
-            lane = Lane.PROVEN if self._proven.allow(_unit(source), now_ns) else None
-            may_ask = False  # it has a cookie
         else:
-            lane = self._unproven_lane(source, answers, peer_endpoints, now_ns)
+            may_ask = not checker.check_mac2(datagram, source, now_ns)  # else it has a cookie
+            if not may_ask and self._proven.allow(_unit(source), now_ns):
+                lane = Lane.PROVEN
+            elif self._is_expected(source, answers, peer_endpoints, now_ns):
+                lane = Lane.EXPECTED
+            elif not may_ask or not self._is_strangers_turn(source, now_ns):
+                lane = None
         if lane is not None:
             self._heard[place] = fingerprint
             return lane
@@ -146,18 +149,21 @@ class Gate:
         """Whether a cookie reply to what we sent under `index` is worth a look."""
         return self._expected.allow(index, now_ns)
 
-    def _unproven_lane(
+    def _is_expected(
         self, source: Endpoint, answers: int | None, peer_endpoints: PeerEndpoints, now_ns: int
-    ) -> Lane | None:
-        expected: int | tuple[str, int] | None = answers
-        if answers is None and self._is_peer_at(source[:2], peer_endpoints, now_ns):
-            expected = source[:2]
-        if expected is not None and self._expected.allow(expected, now_ns):
-            return Lane.EXPECTED
-        if self._all_strangers.has_token(now_ns) and self._strangers.allow(_unit(source), now_ns):
-            self._all_strangers.take()
-            return Lane.STRANGERS
-        return None
+    ) -> bool:
+        if answers is not None:
+            return self._expected.allow(answers, now_ns)
+        endpoint = source[:2]
+        is_known = self._is_peer_at(endpoint, peer_endpoints, now_ns)
+        return is_known and self._expected.allow(endpoint, now_ns)
+
+    def _is_strangers_turn(self, source: Endpoint, now_ns: int) -> bool:
+        budget = self._all_strangers
+        if not budget.has_token(now_ns) or not self._strangers.allow(_unit(source), now_ns):
+            return False
+        budget.take()
+        return True
 
     def _is_peer_at(
         self, endpoint: tuple[str, int], peer_endpoints: PeerEndpoints, now_ns: int

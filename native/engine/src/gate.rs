@@ -253,9 +253,9 @@ impl State {
         answers: Option<u32>,
         now_ns: u64,
     ) -> Result<Lane, bool> {
-        if self.cookies.has_mac2(datagram, source, now_ns) {
-            let is_allowed = self.proven.allow(unit(source), now_ns);
-            return is_allowed.then_some(Lane::Proven).ok_or(false);
+        let is_proven = self.cookies.has_mac2(datagram, source, now_ns);
+        if is_proven && self.proven.allow(unit(source), now_ns) {
+            return Ok(Lane::Proven);
         }
         let endpoint = (source.ip(), source.port());
         let expected = match answers {
@@ -266,6 +266,9 @@ impl State {
         };
         if expected.is_some_and(|expected| self.expected.allow(expected, now_ns)) {
             return Ok(Lane::Expected);
+        }
+        if is_proven {
+            return Err(false); // it has a cookie
         }
         if self.all_strangers.has_token(now_ns) && self.strangers.allow(unit(source), now_ns) {
             self.all_strangers.take();
