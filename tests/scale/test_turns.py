@@ -30,6 +30,11 @@ async def until(condition: Callable[[], bool]) -> None:
         await asyncio.sleep(0)
 
 
+async def turns(count: int) -> None:
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 class Served:
     """A tunnel in memory whose changes are recorded, behind a real socket."""
 
@@ -70,6 +75,11 @@ class Served:
     async def until_busy(self) -> None:
         """Return while a client is being shown something, or changes something."""
         await until(self.tunnel._turn.locked)
+
+    async def hand_over(self) -> None:
+        """Write down everything for the next wgd, as in an upgrade."""
+        await self.recorder.settle()
+        self.recorder.finish(self.state, now_wall_ns=0)
 
     async def restored(self) -> DeviceState:
         """Return what the next wgd would begin with."""
@@ -190,20 +200,19 @@ def test_requests_of_one_client_are_answered_in_order(path: Path) -> None:
     asyncio.run(scenario())
 
 
-@pytest.mark.parametrize("turns", range(0, 24, 3))
+@pytest.mark.parametrize("after", range(0, 24, 3))
 def test_who_dies_in_the_middle_of_a_set_has_made_it_whole_or_not_at_all(
-    path: Path, turns: int
+    path: Path, after: int
 ) -> None:
     async def scenario() -> None:
         async with serving(path) as served:
             await served.ask(request(0, MANY))
             _reader, writer = await served.connect()
             writer.write(request(MANY, MANY, replace=True))
-            if turns >= 12:
+            if after >= 12:
                 await writer.drain()
                 await served.until_busy()
-            for _ in range(turns % 12):
-                await asyncio.sleep(0)
+            await turns(after % 12)
             writer.transport.abort()
             for _ in range(50):
                 found = keys(await served.ask(b"get=1\n\n"))
@@ -237,8 +246,7 @@ def test_the_end_comes_in_the_middle_of_a_set_when_that_is_whole(path: Path) -> 
             await served.server.close()
             assert len(served.tunnel.get().peers) == MANY
             assert len((await served.restored()).peers) == MANY
-            with pytest.raises((asyncio.IncompleteReadError, OSError)):
-                await setting
+            assert await setting == b"errno=0\n\n"
 
     asyncio.run(scenario())
 
@@ -270,5 +278,57 @@ def test_a_link_that_goes_down_in_the_middle_of_a_set(path: Path) -> None:
             assert await setting == b"errno=0\n\n"
             served.tunnel._device.tell_all(SystemClock().now())
             assert not any(peer.is_running for peer in served.tunnel._device._peers.values())
+
+    asyncio.run(scenario())
+
+
+def test_who_has_changed_something_just_before_an_upgrade_is_told_so(path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(path) as served:
+            setting = asyncio.create_task(served.ask(request(0, MANY)))
+            await served.until_changing(peers=1)
+            await served.hand_over()
+            await served.server.close()
+            assert len((await served.restored()).peers) == MANY
+            assert await setting == b"errno=0\n\n"
+
+    asyncio.run(scenario())
+
+
+def test_a_change_whose_turn_comes_after_the_handing_over_is_refused(path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(path) as served:
+            async with served.tunnel.reading():
+                first = asyncio.create_task(served.ask(request(0, MANY)))
+                await until(lambda: len(served.server._changes) == 1)
+                await turns(20)
+                handed_over = asyncio.create_task(served.hand_over())
+                await turns(1)
+                second = asyncio.create_task(served.ask(request(MANY, 1)))
+                await until(lambda: len(served.server._changes) == 2)
+                await turns(20)
+            await handed_over
+            state = served.state.read()
+            await served.server.close()
+            assert served.state.read() == state
+            assert len((await served.restored()).peers) == MANY
+            assert await first == b"errno=0\n\n"
+            assert await second == b"errno=-11\n\n"
+            assert len(served.tunnel.get().peers) == MANY
+
+    asyncio.run(scenario())
+
+
+def test_a_change_that_waits_when_the_recording_begins_is_recorded(path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(path) as served:
+            served.recorder._state = None
+            async with served.tunnel.reading():
+                setting = asyncio.create_task(served.ask(request(0, 5)))
+                await until(lambda: bool(served.server._changes))
+                await turns(20)
+                served.recorder.start(served.state)
+            assert await setting == b"errno=0\n\n"
+            assert (await served.restored()).peers == served.tunnel.get().peers
 
     asyncio.run(scenario())

@@ -341,6 +341,37 @@ def test_beyond_the_cap_nobody_is_cut_off_amid_a_message(run: Run) -> None:
     run(scenario)
 
 
+def test_who_waits_for_an_answer_makes_no_room(run: Run) -> None:
+    """Else its change would go on without it, and more and more changes would wait."""
+
+    async def scenario(served: Served) -> None:
+        turn_has_come = asyncio.Event()
+        apply = served.device.apply
+
+        async def waiting(change: DeviceChange) -> None:
+            await turn_has_come.wait()
+            await apply(change)
+
+        served.device.apply = waiting  # type: ignore[method-assign]
+        clients = [await served.connect() for _ in range(256)]
+        for _reader, writer in clients:
+            writer.write(b"set=1\n\n")
+        await until(lambda: len(served.server._changes) == 256)
+        late, _ = await served.connect()
+        try:
+            with contextlib.suppress(ConnectionResetError):
+                assert await late.read(-1) == b""
+        finally:
+            turn_has_come.set()
+        for reader, writer in clients:
+            assert await reader.readuntil(b"\n\n") == EMPTY
+            writer.close()
+        await until(lambda: len(served.server._clients) < 256)
+        assert await served.ask(GET) == EMPTY, "now there is room"
+
+    run(scenario)
+
+
 def test_errno_of_the_device_is_negative_for_set_and_positive_for_get(run: Run) -> None:
     async def scenario(served: Served) -> None:
         refusal = ConfigurationError(errno.EADDRINUSE, "port 1 is taken")

@@ -92,6 +92,8 @@ class Recorder:
         self._since: list[bytes] | None = None
         """What has changed while a new snapshot is being made."""
         self._task: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        """Held by who changes something in slices."""
         self._is_whole = True
         self._is_finished = False
 
@@ -127,15 +129,18 @@ class Recorder:
 
     async def apply(self, change: DeviceChange) -> None:
         """As `set`, but while the loop does other work."""
-        messages = []
-        if self._state is not None:
-            for message in set_request(change):
-                messages.append(message)
-                await asyncio.sleep(0)
-        self._check_open()
-        await self._device.apply(change)
-        # At once: nobody else has changed anything since.
-        self._record_change(change, messages)
+        async with self._turn:
+            self._check_open()
+            messages = []
+            if self._state is not None:
+                for message in set_request(change):
+                    messages.append(message)
+                    await asyncio.sleep(0)
+            await self._device.apply(change)
+            if self._state is not None and not messages:  # `start` has been called meanwhile
+                messages += set_request(change)
+            # At once: nobody else has changed anything since.
+            self._record_change(change, messages)
 
     def _check_open(self) -> None:
         if self._is_finished:
@@ -162,8 +167,8 @@ class Recorder:
         return b"".join(set_request(DeviceChange(listen_port=port)))
 
     async def settle(self) -> None:
-        """Wait until what is being changed is changed, and its client knows."""
-        async with self._device.reading():
+        """Wait until what is being changed is changed. What waits for its turn comes later."""
+        async with self._turn:
             pass
 
     def close(self) -> None:

@@ -87,6 +87,8 @@ class UapiServer:
         self._server: StreamServer | None = None
         self._clients: dict[asyncio.Task[None], Connection] = {}
         """The one heard from last comes last."""
+        self._waiting: dict[asyncio.Task[None], Request] = {}
+        """What clients wait for the answer to: none of them makes room for others."""
         self._is_closing = False
         self._changes: set[asyncio.Task[None]] = set()
 
@@ -97,14 +99,15 @@ class UapiServer:
     async def close(self) -> None:
         """Close the listening socket and every connection. Remove the socket file before this.
 
-        What is being changed is changed when it returns.
+        What is being changed is changed when it returns, and its client knows.
         """
         if self._server is None:
             return
         self._is_closing = True
         self._server.close()
         for task in self._clients:
-            task.cancel()
+            if not isinstance(self._waiting.get(task), SetRequest | ControlRequest):
+                task.cancel()
         await asyncio.gather(*self._clients, *self._changes, return_exceptions=True)
         self._server = None
 
@@ -124,13 +127,13 @@ class UapiServer:
                 if self._clients.pop(task, None) is None:
                     return  # it had to make room
                 self._clients[task] = connection
-                if not await self._answer(connection.receive_data(data), writer):
+                if not await self._answer(task, connection.receive_data(data), writer):
                     return
                 await asyncio.sleep(0)  # more may have been read by the loop already
             # A client that has only finished sending (`nc -U`) still gets its answer, and what it
             # said counts. One that was killed amid a `set` would have half of it applied.
             if not _is_gone(writer.get_extra_info("socket").fileno()):
-                await self._answer(connection.receive_eof(), writer)
+                await self._answer(task, connection.receive_eof(), writer)
         except (OSError, asyncio.CancelledError):
             # The client went away, had to make room, or `close` was called. It ends here: from a
             # cancelled task asyncio 3.11 makes an error in the log.
@@ -145,17 +148,27 @@ class UapiServer:
         if len(self._clients) < MAX_CONNECTIONS:
             return True
         for task, connection in self._clients.items():
-            if connection.is_idle:
+            if connection.is_idle and task not in self._waiting:
                 del self._clients[task]
                 task.cancel()
                 return True
         return False
 
-    async def _answer(self, requests: list[Request], writer: asyncio.StreamWriter) -> bool:
+    async def _answer(
+        self, task: asyncio.Task[None], requests: list[Request], writer: asyncio.StreamWriter
+    ) -> bool:
         for request in requests:
             if isinstance(request, Close):
                 return False
-            writer.write(await self._answer_to(request))
+            self._waiting[task] = request
+            try:
+                answer = await self._answer_to(request)
+            finally:
+                del self._waiting[task]
+            writer.write(answer)
+            if self._is_closing:
+                await asyncio.sleep(0)  # It leaves now, or never: nobody is waited for.
+                return False
             await writer.drain()
             await asyncio.sleep(0)  # Pipelined requests of one client take turns with the others.
         return True
