@@ -3,14 +3,17 @@
 import gc
 import json
 import weakref
+from base64 import b64encode
+from dataclasses import replace
 
 import pytest
 
 from tests.unit.simulation import SECOND, Host, Simulation
 from wgd.addresses import Prefix
 from wgd.configuration import AllowedIpChange, DeviceChange, DeviceState, PeerChange, PeerState
-from wgd.core.device import Device
+from wgd.core.device import Device, finish
 from wgd.dataplane.interface import NeedsHandshake
+from wgd.noise.primitives import PrivateKey
 from wgd.status import json_parts
 from wgd.uapi.client_protocol import set_request
 from wgd.uapi.format import get_answer
@@ -183,6 +186,68 @@ def test_who_has_business_before_its_turn_is_told_first(
     bob.send(alice, b"after the flap")
     simulation.settle()
     assert alice.received[-1].endswith(b"after the flap")
+
+
+@pytest.mark.parametrize("private_key", [bytes([9]) * 32, bytes(32)], ids=["other", "none"])
+def test_with_another_private_key_no_session_sends_even_before_its_peer_is_told(
+    simulation: Simulation, alice: Counted, private_key: bytes
+) -> None:
+    bob = simulation.host("bob", "192.0.2.2", "10.0.0.2")
+    alice.configure(peers=peers(MANY))
+    alice.add_peer(bob)
+    bob.add_peer(alice)
+    bob.send(alice)
+    simulation.settle()
+    *_, bob_at_alice = alice.device.peer_ids()
+    assert alice.dataplane.has_session(bob_at_alice)
+    alice.configure(private_key=private_key)
+    assert alice.device._news, "bob is one of those who do not know yet"
+    assert not alice.dataplane.has_session(bob_at_alice)
+
+
+def test_while_our_own_key_is_removed_as_a_peer_all_is_as_before(
+    simulation: Simulation, alice: Counted
+) -> None:
+    """It takes slices when it has many allowed IPs; we are one identity or the other."""
+    other = PrivateKey(bytes([9]) * 32)
+    bob = simulation.host("bob", "192.0.2.2", "10.0.0.2")
+    alice.add_peer(bob)
+    bob.add_peer(alice)
+    (own,) = peers(1, 10_000)
+    alice.configure(peers=(replace(own, public_key=other.public_key),))
+    bob_at_alice, _ = alice.device.peer_ids()
+    now = simulation.clock.now()
+    work = alice.device.configure_in_slices(DeviceChange(private_key=bytes([9]) * 32), now)
+    next(work)
+    bob.send(alice)
+    simulation.settle()
+    assert alice.dataplane.has_session(bob_at_alice)
+    finish(work, now)
+    assert alice.device.status(now).public_key == b64encode(other.public_key).decode()
+    assert alice.device.peer_ids() == (bob_at_alice,)
+    assert not alice.dataplane.has_session(bob_at_alice)
+
+
+def test_who_was_heard_from_before_a_sleep_is_not_told_of_the_next_one(
+    simulation: Simulation, alice: Counted
+) -> None:
+    bob = simulation.host("bob", "192.0.2.2", "10.0.0.2")
+    alice.configure(peers=peers(MANY))
+    alice.add_peer(bob)
+    bob.add_peer(alice)
+    bob.send(alice)
+    simulation.settle()
+    *_, bob_at_alice = alice.device.peer_ids()
+    alice.device.woke_up(simulation.clock.now(), 0)
+    alice.device.wake((bob.public_key,), simulation.clock.now())
+    alice.configure(peers=tuple(PeerChange(key(number), remove=True) for number in range(MANY)))
+    assert not alice.device._news, "all that are left know"
+    simulation.settle()
+    simulation.clock.advance(3600 * SECOND)
+    before = alice.dataplane.counters(bob_at_alice).sent_packets
+    alice.device.woke_up(simulation.clock.now(), 0)
+    assert alice.dataplane.staged_packets(bob_at_alice) == 0
+    assert alice.dataplane.counters(bob_at_alice).sent_packets == before
 
 
 def test_a_link_that_flaps_is_told_once(simulation: Simulation, alice: Counted) -> None:

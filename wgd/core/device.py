@@ -257,7 +257,8 @@ class Device:
 
         After a suspend all sessions begin anew, because keys may have been read meanwhile.
         """
-        if self._heard_since_ns is None:  # else some do not know of the last time yet
+        if self._heard_since_ns is None or not self._news:
+            # Else some do not know of the last time yet.
             self._heard_since_ns = now.boot_ns - asleep_ns - REJECT_AFTER_TIME_NS
         what = news.AWAKE
         if asleep_ns >= SUSPEND_ENDS_SESSIONS_AFTER_NS:
@@ -267,9 +268,13 @@ class Device:
 
     def cloned(self, now: Instant) -> None:
         """There may be a copy of this device: never send under its keys again."""
-        for peer_id in self._peers_by_id:
-            self._dataplane.expire_keypairs(peer_id)  # now; all else can wait
+        self._expire_keypairs()
         self._tell(self._peers_by_id, news.CLONED, now)
+
+    def _expire_keypairs(self) -> None:
+        """Send nothing more under any present keypair: that cannot wait, as news do."""
+        for peer_id in self._peers_by_id:
+            self._dataplane.expire_keypairs(peer_id)
 
     # -- news for all peers ------------------------------------------------------------------------
 
@@ -326,15 +331,15 @@ class Device:
             private_key = clamp(private_key)
         if private_key == self._private_key:
             return
+        identity = StaticIdentity(private_key) if private_key != NO_KEY else None
+        if identity is not None and (own := self._peers.get(identity.public_key)) is not None:
+            yield from self._remove_peer(own, pace)  # first: from here on all is done at once
         self._private_key = private_key
-        self._identity = identity = StaticIdentity(private_key) if private_key != NO_KEY else None
+        self._identity = identity
         self._reception.set_identity(identity)
-        if identity is None:
-            self._dataplane.set_handshake_keys(None)
-        else:
-            self._dataplane.set_handshake_keys(HandshakeKeys.of(identity.public_key))
-            if own := self._peers.get(identity.public_key):
-                yield from self._remove_peer(own, pace)
+        keys = None if identity is None else HandshakeKeys.of(identity.public_key)
+        self._dataplane.set_handshake_keys(keys)
+        self._expire_keypairs()
         self._tell(self._peers_by_id, news.IDENTITY, pace.now)
 
     def _configure_peer(self, change: PeerChange, pace: "_Pace") -> Slices:
