@@ -67,10 +67,12 @@ def test_prometheus_scrapes_it_and_every_panel_of_the_dashboard_has_data(bed: Te
             time.sleep(0.5)  # Prometheus' rates are of what it sees a second apart
         found = {metric["public_key"] for metric, _ in prometheus.query("wgd_peer_session")}
         assert found == {right.keys.public, scene.silent.public, scene.unknown.public}
-        (of_right,) = prometheus.query(
-            f'wgd_peer_sent_bytes_total{{public_key="{right.keys.public}"}}'
+        of_right = f'wgd_peer_sent_bytes_total{{public_key="{right.keys.public}"}}'
+        # It is asked what it has scraped, which may be a second old.
+        wait_until(
+            lambda: prometheus.query(of_right)[0][1][0].value > 10 * 3 << 20,
+            what="the last of ten transfers is scraped",
         )
-        assert of_right[1][0].value > 10 * 3 << 20
         (refused,) = prometheus.query('wgd_dropped_packets_total{reason="no_route"}')
         assert refused[1][0].value >= 10
         silent = f'public_key="{scene.silent.public}",reason="not_answered"'
