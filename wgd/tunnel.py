@@ -122,6 +122,7 @@ class Tunnel:
         self._link_is_up = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns: int | None = None
+        self._is_closed = False
         self._route_check: asyncio.Handle | None = None
         self._routes_have_changed = False
         """Whether they have since the check under way began."""
@@ -136,7 +137,9 @@ class Tunnel:
         loop.add_reader(dataplane.event_fd(), self._events_wait)
 
     def close(self) -> None:
-        """Forget all sessions and close the sockets."""
+        """Forget all sessions and close the sockets. What is being changed is finished first; a
+        change that waits for its turn is still made, to no effect.
+        """
         self._loop.remove_reader(self._dataplane.event_fd())
         self._events.clear()
         if self._more_events is not None:
@@ -146,6 +149,7 @@ class Tunnel:
         self.link_changed(False)
         self._device.tell_all(self._clock.now())
         self._cancel_rebind()
+        self._is_closed = True
         if self._route_check is not None:
             self._route_check.cancel()
         if self._timer is not None:
@@ -485,6 +489,8 @@ class Tunnel:
 
     def _rearm(self) -> None:
         """Make the loop wake us at the device's next deadline, and only then."""
+        if self._is_closed:
+            return
         deadline_ns = self._device.next_deadline()
         if self._timer is not None:
             if deadline_ns == self._timer_ns:

@@ -133,11 +133,13 @@ async def serving(path: Path) -> AsyncIterator[Served]:
         served.state.close()
 
 
-def request(first: int, count: int, *, replace: bool = False) -> bytes:
+def request(first: int, count: int, *, replace: bool = False, keepalive: bool = False) -> bytes:
     lines = ["set=1\n", "replace_peers=true\n" if replace else ""]
     for number in range(first, first + count):
         lines.append(f"public_key={number + 1:064x}\n")
         lines.append(f"allowed_ip=10.{number >> 16}.{number >> 8 & 255}.{number & 255}/32\n")
+        if keepalive:
+            lines.append("persistent_keepalive_interval=25\n")
     return ("".join(lines) + "\n").encode()
 
 
@@ -330,5 +332,21 @@ def test_a_change_that_waits_when_the_recording_begins_is_recorded(path: Path) -
                 served.recorder.start(served.state)
             assert await setting == b"errno=0\n\n"
             assert (await served.restored()).peers == served.tunnel.get().peers
+
+    asyncio.run(scenario())
+
+
+def test_a_tunnel_that_is_closed_in_the_middle_of_a_change_does_nothing_more(path: Path) -> None:
+    async def scenario() -> None:
+        async with serving(path) as served:
+            served.tunnel.link_changed(True)
+            asked = request(0, MANY, keepalive=True)
+            setting = [asyncio.create_task(served.ask(asked)) for _ in range(2)]
+            await served.until_changing(peers=1)
+            await until(lambda: len(served.server._changes) == 2)
+            served.tunnel.close()
+            assert await asyncio.gather(*setting) == [b"errno=0\n\n"] * 2
+            assert served.tunnel._timer is None
+            assert not any(peer.is_running for peer in served.tunnel._device._peers.values())
 
     asyncio.run(scenario())

@@ -40,7 +40,8 @@ logger = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 256
 """Clients at once. For one more the one that has been silent longest between two messages is
-closed; if there is none, the new one is turned away without an answer."""
+closed; if there is none, the new one is turned away without an answer. Who waits for an answer is
+not silent."""
 
 READ_SIZE: Final = 16 * 1024
 """Bytes parsed in one go, a few milliseconds' worth."""
