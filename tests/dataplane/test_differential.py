@@ -10,7 +10,7 @@ from tests.dataplane.machine import Machine
 from tests.testbed.engines import NATIVE, require_engine
 
 SETTINGS = settings(
-    max_examples=80,
+    max_examples=50,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

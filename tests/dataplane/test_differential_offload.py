@@ -53,7 +53,7 @@ from tests.testbed.engines import NATIVE, require_engine
 PACKETS_PER_STEP = 64
 
 SETTINGS = settings(
-    max_examples=80,
+    max_examples=50,
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],

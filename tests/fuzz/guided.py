@@ -47,12 +47,17 @@ def found(name: str) -> list[bytes]:
     return corpus.load(WORK / name / "corpus")
 
 
-def run(targets: Sequence[Target], seconds: int, seed: int, work: Path = WORK) -> Iterator[Run]:
-    """Run targets one after the other, each for so many seconds; yield what came of each."""
+def run(
+    targets: Sequence[Target], seconds: int, seed: int, work: Path = WORK, executions: int = -1
+) -> Iterator[Run]:
+    """Run targets one after the other, each for so many seconds, or executions if those are fewer
+    (-1: any number); yield what came of each.
+    """
     plan = []
     for target in targets:
         directory = prepared(work / target.name, kept_and_seeds(target))
-        arguments = [f"-max_total_time={seconds}", f"-seed={seed}", "-print_final_stats=1"]
+        arguments = [f"-max_total_time={seconds}", f"-runs={executions}", f"-seed={seed}"]
+        arguments.append("-print_final_stats=1")
         plan.append((target.name, str(directory), arguments))
     command = [sys.executable, "-m", "tests.fuzz.engine", json.dumps(plan)]
     log = work / "engine.log"  # atheris says which modules it instruments
