@@ -37,6 +37,19 @@ class Round:
     failure: str = ""
 
 
+def summary(measured: Round) -> str:
+    """Return one round for people, as soon as it is over."""
+    about = f"{measured.number} {measured.flood} {measured.implementation}:"
+    if measured.failure:
+        return f"{about} failed: {measured.failure}"
+    joined = "no" if measured.join_seconds is None else f"{measured.join_seconds:.2f} s"
+    return (
+        f"{about} {measured.arrived_per_second:.0f} packets/s, {measured.cpu_us_per_packet:.2f} us"
+        f" each; ping {measured.ping_median_ms:.2f} ms, p99 {measured.ping_p99_ms:.1f} ms;"
+        f" TCP {measured.mbit_per_second:.0f} Mbit/s; joined: {joined}"
+    )
+
+
 _TITLES: Final = (
     "packets/s",
     "lost at socket",

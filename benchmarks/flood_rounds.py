@@ -22,7 +22,7 @@ from arguments import from_
 from family import Family
 from flood_bed import FloodBed, build_sender, flood_bed
 from flood_kinds import FLOODS
-from flood_report import JOIN_TIMEOUT_SECONDS, Round, conditions, markdown
+from flood_report import JOIN_TIMEOUT_SECONDS, Round, conditions, markdown, summary
 from flood_usage import Usage
 from implementations import BASELINE, Implementation, find_implementations
 from iperf3 import load
@@ -49,7 +49,7 @@ def main() -> int:
         try:
             for measured in _measure(given, implementations):
                 rounds.append(measured)
-                sys.stdout.write(f"{asdict(measured)}\n")
+                sys.stdout.write(f"{summary(measured)}\n")
                 sys.stdout.flush()
         except KeyboardInterrupt:
             status = 130

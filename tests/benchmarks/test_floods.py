@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from flood_kinds import FLOODS, Target
-from flood_report import Round, markdown
+from flood_report import Round, markdown, summary
 
 from wgd.noise.cookie import CookieChecker, HandshakeKeys
 from wgd.noise.handshake import StaticIdentity, identify_initiator
@@ -64,3 +64,12 @@ def test_the_table_has_ratios_to_the_quiet_round_and_to_the_baseline() -> None:
     assert "| 180 | - |" in lines[4], "it has no quiet round"
     assert lines[4].endswith("| 1 of 1 not in 15 |")
     assert lines[5].count("failed") == 14
+
+
+def test_a_round_is_told_in_one_line() -> None:
+    found = Round(2, "keys", "wgd-native", arrived_per_second=40_000, cpu_us_per_packet=1.5)
+    assert summary(found) == (
+        "2 keys wgd-native: 40000 packets/s, 1.50 us each; ping 0.00 ms, p99 0.0 ms;"
+        " TCP 0 Mbit/s; joined: no"
+    )
+    assert summary(replace(found, failure="no ping")) == "2 keys wgd-native: failed: no ping"
