@@ -137,6 +137,23 @@ def test_signals_to_the_group_do_not_end_or_stop_it(
 
 
 @linux
+def test_a_signal_before_its_first_instruction_does_not_end_it(
+    tmp_path: Path, started: list[FakeDaemon]
+) -> None:
+    path = tmp_path / "wg0.sock"
+    # The hook runs in the child before anything of the janitor's, and the signal is there by then.
+    before = (
+        "import os, signal\n"
+        "os.register_at_fork(after_in_child=lambda: os.kill(os.getpid(), signal.SIGTERM))\n"
+    )
+    with make_socket(path):
+        started.append(daemon := FakeDaemon(path, before=before))
+        assert not has_ended(daemon.janitor)
+        daemon.end()
+        gone(path)
+
+
+@linux
 def test_it_holds_little_and_is_named(tmp_path: Path, started: list[FakeDaemon]) -> None:
     path = tmp_path / "wg0.sock"
     with make_socket(path):

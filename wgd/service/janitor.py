@@ -48,14 +48,20 @@ class Janitor:
     def start(cls) -> "Janitor":
         """Fork it. Call this before there are threads or an event loop. Raises OSError."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
-        pid = os.fork()
-        if pid == 0:
-            status = 1
-            try:
-                _serve(theirs.detach())
-                status = 0
-            finally:
-                os._exit(status)
+        # What ends or stops the daemon's process group is not for the janitor: who would remove the
+        # files? It is born with all signals blocked, as one may come before its first instruction.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        try:
+            pid = os.fork()
+            if pid == 0:
+                status = 1
+                try:
+                    _serve(theirs.detach())
+                    status = 0
+                finally:
+                    os._exit(status)
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
         return cls(ours, pid=pid, is_told=False)
 
@@ -137,8 +143,6 @@ class _File(NamedTuple):
 
 def _serve(fd: int) -> None:
     """Be the janitor: take the list from `fd`, wait for the end of file, remove them, return."""
-    # What ends or stops the daemon's process group is not for us: who would remove the files?
-    signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
     os.dup2(fd, 0)  # the only descriptor that stays
     maximum = os.sysconf("SC_OPEN_MAX")
     os.closerange(1, maximum if maximum > 0 else _MANY_DESCRIPTORS)
