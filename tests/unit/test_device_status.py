@@ -162,7 +162,7 @@ def test_a_copy_of_an_initiation_and_one_too_soon() -> None:
 
     for _ in range(2):
         (peer,) = alice.device._peers.values()
-        peer.initiator._last_sent_ns = None
+        peer.initiator._last_sent_ns = peer.initiator._initiated_ns = None
         peer.initiator._initiate(simulation.clock.now())
         simulation.clock.step_wall_clock(SECOND)
         simulation.settle()

@@ -4,6 +4,7 @@ import pytest
 
 from tests.unit.simulation import (
     INITIATION,
+    MILLISECOND,
     RESPONSE,
     SECOND,
     TRANSPORT,
@@ -146,6 +147,7 @@ def test_a_copy_sends_nothing_under_the_keys_of_the_original() -> None:
     simulation.settle()
     simulation.log.clear()
     packets = [alice.send(bob), alice.send(bob)]
+    simulation.run(50 * MILLISECOND)
     assert bob.received[-2:] == packets
     assert len(simulation.sent(INITIATION, by=alice)) == 1
     assert not before & indices(simulation.sent(TRANSPORT, by=alice))

@@ -516,7 +516,8 @@ def test_a_new_private_key_makes_a_new_session_and_keeps_the_peers() -> None:
     bob.change_peer(alice, endpoint=alice.endpoint)
     bob.add_peer(alice)
     assert alice.peer(bob).allowed_ips
-    packet = alice.send(bob)
+    packet = alice.send(bob, b"from a new key")
+    simulation.run(50 * MILLISECOND)
     assert bob.received[-1] == packet
     assert len(simulation.sent(INITIATION)) == 2
     assert old_public_key != alice.public_key
@@ -594,6 +595,18 @@ def test_the_session_ends_with_the_link_and_comes_back_with_it() -> None:
     packet = alice.send(bob)
     assert bob.received[-1] == packet
     assert len(simulation.sent(INITIATION, by=alice)) == 2
+
+
+def test_a_link_that_comes_back_at_once_does_not_cost_a_retry() -> None:
+    """A responder takes one initiation in 20 ms from a peer, and drops the next as a flood."""
+    simulation, alice, bob = pair()
+    alice.send(bob)
+    for payload in (b"first", b"second", b"third"):
+        alice.device.set_link_up(False, simulation.clock.now())
+        alice.device.set_link_up(True, simulation.clock.now())
+        packet = alice.send(bob, payload)
+        simulation.run(50 * MILLISECOND)
+        assert bob.received[-1] == packet
 
 
 def test_a_persistent_keepalive_speaks_when_the_link_comes_up() -> None:
@@ -753,7 +766,7 @@ def test_under_load_a_source_with_a_cookie_gets_its_burst_and_no_more() -> None:
     datagrams = []
     for _ in range(30):
         simulation.clock.advance(20 * MILLISECOND)
-        peer.initiator._last_sent_ns = None
+        peer.initiator._last_sent_ns = peer.initiator._initiated_ns = None
         peer.initiator._initiate(simulation.clock.now())
         datagrams.append(simulation.sent(INITIATION)[-1].transit.datagram)
     simulation.clock.advance(SECOND)

@@ -49,6 +49,7 @@ class Initiator:
         "_counts",
         "_failures",
         "_first_sent_ns",
+        "_initiated_ns",
         "_is_out",
         "_last_sent_ns",
         "_locator",
@@ -82,6 +83,8 @@ class Initiator:
         """When the first initiation of this attempt was sent."""
         self._last_sent_ns: int | None = None
         """When we last sent an initiation or a response: neither is sent again too soon."""
+        self._initiated_ns: int | None = None
+        """When we last sent an initiation that left; `reset` does not forget this."""
         self._is_out = True
         """Whether the system has taken that message, so that it may be answered."""
         self._unanswered_since_ns: int | None = None
@@ -153,12 +156,11 @@ class Initiator:
         if self._locator.endpoint is None:
             self._wait_for_endpoint(now)
             return
-        if self._last_sent_ns is not None:
-            allowed_ns = self._last_sent_ns + REKEY_TIMEOUT_NS
-            if now.boot_ns < allowed_ns:
-                if self._unanswered_since_ns is None:  # else the retransmit timer sees to it
-                    self._at_ns = allowed_ns
-                return
+        allowed_ns = self._allowed_ns()
+        if now.boot_ns < allowed_ns:
+            if self._unanswered_since_ns is None:  # else the retransmit timer sees to it
+                self._at_ns = allowed_ns
+            return
         datagram = self._peer.make_initiation(now)
         if datagram is None:
             return
@@ -169,11 +171,25 @@ class Initiator:
             self._first_sent_ns = now.boot_ns
         self._is_out = self._locator.send(datagram, now)
         if self._is_out:
+            self._initiated_ns = now.boot_ns
             self._counts.initiated += 1
             logger.debug("%r event=initiation_sent", self._peer)
         else:
             logger.debug("%r event=initiation_not_sent", self._peer)
             self._locator.missed(now)
+
+    def _allowed_ns(self) -> int:
+        """Return from when on an initiation may be sent, in boot nanoseconds.
+
+        However often we begin anew: one that comes too soon after another is for the responder a
+        part of a flood, and being dropped costs more time than waiting.
+        """
+        allowed_ns = 0
+        if self._last_sent_ns is not None:
+            allowed_ns = self._last_sent_ns + REKEY_TIMEOUT_NS
+        if self._initiated_ns is not None:
+            allowed_ns = max(allowed_ns, self._initiated_ns + 2 * INITIATION_INTERVAL_MIN_NS)
+        return allowed_ns
 
     def _wait_for_endpoint(self, now: Instant) -> None:
         self._failures.note(FailureReason.NO_ENDPOINT, now.wall_ns)
@@ -238,13 +254,12 @@ class Initiator:
     def rebound(self, now: Instant) -> None:
         """Our port has changed: the answer to an initiation that is out will not find us.
 
-        The next one goes out soon, but not within the time in which the responder would take it
-        for a part of a flood.
+        The next one goes out as soon as the responder takes it.
         """
         if self._unanswered_since_ns is not None:
             self._unanswered_since_ns = None
             self._last_sent_ns = None
-            self._at_ns = now.boot_ns + 2 * INITIATION_INTERVAL_MIN_NS
+            self._at_ns = max(now.boot_ns, self._allowed_ns())
 
     def endpoint_set(self) -> None:
         """There is an endpoint where there was none: it was waited for."""
