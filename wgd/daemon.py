@@ -30,7 +30,7 @@ import uvloop
 
 from wgd.assembly import follow_system, open_tunnel
 from wgd.background import Ready
-from wgd.dataplane.choice import Choice, DataPlaneOptions, choose
+from wgd.dataplane.choice import Choice, DataPlaneName, DataPlaneOptions, choose
 from wgd.errors import WgdError
 from wgd.logs import LogFormat, Logs
 from wgd.managed import ManagedTunnel
@@ -295,15 +295,18 @@ class _Daemon:
         return True
 
     def _choose(self) -> Choice:
-        choice = choose(self._options.dataplane)
+        options = self._options.dataplane
         queues = len(self._succession.tun_fds)
+        if queues and options.name is not DataPlaneName.PORTABLE:
+            # A TUN device keeps its queues for as long as it lives.
+            options = replace(options, workers=queues)
+        choice = choose(options)
         if queues > 1 and not choice.is_native:
             raise WgdError(
                 f"the TUN device handed over has {queues} queues, which takes the native data "
                 "plane: give --dataplane native, or end the old wgd first"
             )
-        # A TUN device keeps its queues for as long as it lives.
-        return replace(choice, workers=queues) if queues else choice
+        return choice
 
     def _open_tun(self, platform: Platform) -> SystemTun:
         options, handed = self._options, self._succession.tun_fds

@@ -39,6 +39,7 @@ def test_the_engine_is_the_one_asked_for_and_logged_once(
     testbed: Testbed, namespace: Namespace, engine: str
 ) -> None:
     daemon = testbed.daemon(namespace, engine=engine)
+    daemon.program.wait_for_output("event=ready")
     assert daemon.program.output.count(f"event=dataplane name={engine} ") == 1
     assert namespace.has_tcp_segmentation(daemon.interface) == (engine == NATIVE)
 

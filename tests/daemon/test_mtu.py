@@ -42,4 +42,5 @@ def test_a_path_that_becomes_too_narrow_for_what_is_sealed(
         end.namespace.ip("link", "set", "dev", "eth0", "mtu", "1500")
     exchange_everything(tunnel, 8920)
     for end in (tunnel.left, tunnel.right):
+        end.daemon.program.wait_for_output("event=offload_off name=udp_gso ")
         assert end.daemon.program.output.count("event=offload_off name=udp_gso ") == 1

@@ -40,6 +40,7 @@ def namespace(testbed: Testbed) -> Namespace:
 
 def upgrade(daemon: Daemon) -> None:
     """Send the signal and wait until the new program is ready."""
+    daemon.program.wait_for_output("event=ready")
     pid, before = daemon.pid, daemon.program.stdout.count("event=ready")
     daemon.signal(signal.SIGUSR2)
     wait_until(
@@ -207,6 +208,8 @@ def test_who_watches_goes_on_or_is_given_up_for_the_tunnel(
     assert path.is_socket()
     upgrade(daemon)
     # In root's directory only root can make the socket anew.
+    if not is_root:
+        daemon.program.wait_for_output("event=metrics_failed")
     assert ("event=metrics_failed" in daemon.program.stdout) == (not is_root)
     with socket.socket(socket.AF_UNIX) as client:
         if is_root:
