@@ -1,7 +1,8 @@
 """Around a tunnel: an attacker and a newcomer, each on a cable of its own to the right end.
 
-The attacker's addresses are 10.98.0.2 and, forged, those of 198.18.0.0/15 (for benchmarks: RFC
-2544); both are routed to it, so that what answers the target sends comes back and is counted.
+The attacker's addresses are 10.98.0.2 and, forged, those of 100.64.0.0/10 (nobody's on the
+Internet: RFC 6598); both are routed to it, so that what answers the target sends comes back and is
+counted.
 """
 
 import base64
@@ -26,7 +27,7 @@ from wgd.uapi.client import Client
 _ATTACKER: Final = ("10.98.0.1", "10.98.0.2")  # the target's end, and the other
 _NEWCOMER: Final = ("10.97.0.1", "10.97.0.2")
 _NEWCOMERS_INNER: Final = "10.99.0.3"
-_FORGED: Final = "198.18.0.0"
+_FORGED: Final = "100.64.0.0"
 # Prints the receiver index of the first transport message to a namespace's cable.
 _SNIFFER: Final = """
 import socket
@@ -139,7 +140,7 @@ def flood_bed(tested: Tunnel, implementation: Implementation) -> Iterator[FloodB
             for place, device, address in ((right, there, theirs), (name, "cable", ours)):
                 run("ip", "-n", place, "link", "set", device, "up")
                 run("ip", "-n", place, "address", "add", f"{address}/24", "dev", device)
-        run("ip", "-n", right, "route", "add", f"{_FORGED}/15", "via", _ATTACKER[1])
+        run("ip", "-n", right, "route", "add", f"{_FORGED}/10", "via", _ATTACKER[1])
         made.enter_context(serving(implementation, names[1], directory / "newcomer.log"))
         yield FloodBed(tested, directory, names)
 

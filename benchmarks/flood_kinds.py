@@ -84,6 +84,7 @@ FLOODS: Final = {
     "mac1": Flood("initiations, wrong MAC1", _wrong_mac1),
     "keys": Flood("right MAC1, unknown keys, one address", _unknown_keys),
     "spoofed": Flood("the same, 65,536 addresses", _unknown_keys, sources=65_536),
+    "unrepeated": Flood("the same, 4,194,304 addresses", _unknown_keys, sources=4_194_304),
     "replays": Flood(f"{_REPLAYS} recorded initiations of a peer", _replays),
     "transport": Flood("transport, random index", _transport(_random_index)),
     "live": Flood("transport, live index", _transport(lambda target: target.live_index)),

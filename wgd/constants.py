@@ -52,10 +52,19 @@ MAX_RATE_LIMITED_SOURCES: Final = 65_536
 # An initiator sends one message in five seconds, but several may sit behind one address.
 UNPROVEN_HANDSHAKES_PER_SECOND_PER_SOURCE: Final = 1
 UNPROVEN_HANDSHAKE_BURST_PER_SOURCE: Final = 5
-# All that are neither proven nor expected together: a twentieth of a core.
-STRANGER_HANDSHAKES_PER_SECOND: Final = 256
-STRANGER_HANDSHAKE_BURST: Final = 64
+# All that are neither proven nor expected together, a twentieth of a core: most is for those that
+# had been quiet, as the sources of a flood have not, unless it forges very many.
+QUIET_STRANGER_HANDSHAKES_PER_SECOND: Final = 192
+QUIET_STRANGER_HANDSHAKE_BURST: Final = 48
+STRANGER_HANDSHAKES_PER_SECOND: Final = 64
+STRANGER_HANDSHAKE_BURST: Final = 16
 MAX_STRANGERS: Final = 4096
+# For one to two of these, who has sent is not quiet; so many are known of each. The native engine
+# knows four times as many, but not for certain.
+SOURCE_GENERATION_NS: Final = 60 * SECOND_NS
+MAX_RECENT_SOURCES: Final = 65_536
+QUIET_COOKIE_REPLIES_PER_SECOND: Final = 32_000
+QUIET_COOKIE_REPLY_BURST: Final = 3200
 COOKIE_REPLIES_PER_SECOND: Final = 8000
 COOKIE_REPLY_BURST: Final = 800
 # Beyond either rate, to anybody: who floods in a peer's name must not use up what the peer gets.

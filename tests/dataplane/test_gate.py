@@ -1,6 +1,7 @@
 """Who is heard under load: by a cookie, as expected, or as one of few; and what others are told."""
 
 import hashlib
+import itertools
 import os
 import struct
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ class Crowd:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.sockets: dict[tuple[str, int], MemorySocket] = {}
-        self._waiting = 0
+        self._numbers = itertools.count()
 
     def socket(self, host: str, port: int = 9) -> MemorySocket:
         if (host, port) not in self.sockets:
@@ -59,6 +60,11 @@ class Crowd:
     def heard(self, count: int, host: str, port: int = 9) -> int:
         """How many of so many initiations from one place are queued."""
         return sum(self.send(initiation(), host, port) for _ in range(count))
+
+    def somebody_new(self) -> str:
+        """Return an address that nobody has had yet."""
+        number = next(self._numbers)
+        return f"198.52.{number >> 8}.{number & 255}"
 
     def close(self) -> None:
         for socket in self.sockets.values():
@@ -83,9 +89,9 @@ def load(lab: Lab, crowd: Crowd) -> None:
 
 
 def use_up_the_share(crowd: Crowd) -> None:
-    """Let 64 strangers be heard: no other is for the next four milliseconds."""
-    for number in range(64):
-        assert crowd.heard(1, f"198.51.101.{number}") == 1
+    """Let 64 strangers be heard, who had been quiet: no other is for the next four milliseconds."""
+    for _ in range(64):
+        assert crowd.heard(1, crowd.somebody_new()) == 1
 
 
 def replies(lab: Lab, crowd: Crowd, host: str, port: int = 9) -> list[bytes]:
@@ -265,10 +271,10 @@ def test_one_source_is_told_twenty_times_a_second_and_then_from_the_spare_ones(
 ) -> None:
     use_up_the_share(crowd)
     crowd.heard(300, "203.0.113.5")
-    assert lab.engine.load().cookies_sent == 5 + 200
+    assert lab.engine.load().cookies_sent == 1 + 5 + 200, "the first as it had been quiet"
     lab.clock.advance(50 * MILLISECOND)
-    assert crowd.heard(200, "203.0.113.5") == 5, "strangers have a share again"
-    assert lab.engine.load().cookies_sent == 5 + 200 + 1 + 100
+    assert crowd.heard(200, "203.0.113.5") == 3, "strangers have a share again"
+    assert lab.engine.load().cookies_sent == 1 + 5 + 200 + 1 + 100
 
 
 @pytest.mark.usefixtures("load")
@@ -316,6 +322,57 @@ def test_all_strangers_together_are_heard_256_times_a_second(lab: Lab, crowd: Cr
         lab.clock.advance(MILLISECOND)
         heard += crowd.heard(1, f"198.18.{number >> 8}.{number & 255}")
     assert 127 <= heard <= 129
+
+
+def flood_from_a_thousand(lab: Lab, crowd: Crowd, milliseconds: int) -> int:
+    """Let one of a thousand addresses send in each millisecond; return how many are heard."""
+    heard = 0
+    for number in range(milliseconds):
+        lab.clock.advance(MILLISECOND)
+        heard += crowd.heard(1, f"198.18.{number % 1000 >> 8}.{number % 1000 & 255}")
+    return heard
+
+
+@pytest.mark.usefixtures("load")
+def test_who_had_been_quiet_is_heard_amid_a_flood_from_many_addresses(
+    lab: Lab, crowd: Crowd
+) -> None:
+    first = flood_from_a_thousand(lab, crowd, 1000)
+    assert 310 <= first <= 256 + 64, "all had been quiet"
+    assert crowd.heard(1, "203.0.113.5") == 0
+    for second in range(1, 5):
+        later = flood_from_a_thousand(lab, crowd, 1000)
+        assert 63 <= later <= 65
+        assert crowd.heard(1, f"203.0.113.{second}") == 1
+
+
+@pytest.mark.usefixtures("load")
+def test_who_has_sent_is_quiet_again_after_two_minutes_at_most(lab: Lab, crowd: Crowd) -> None:
+    sooner, later = "203.0.113.5", "203.0.113.6"
+    flood_from_a_thousand(lab, crowd, 1000)
+    assert crowd.heard(1, later) == crowd.heard(1, sooner) == 0
+    flood_from_a_thousand(lab, crowd, 1000)
+    lab.advance(57)
+    flood_from_a_thousand(lab, crowd, 1000)
+    assert crowd.heard(1, sooner) == 0
+    lab.advance(57)
+    flood_from_a_thousand(lab, crowd, 5000)
+    assert crowd.heard(1, later) == 1
+
+
+@pytest.mark.usefixtures("load")
+def test_cookies_of_those_that_had_been_quiet_are_not_used_up_by_others(
+    lab: Lab, crowd: Crowd
+) -> None:
+    use_up_the_share(crowd)
+    for _ in range(2):
+        for number in range(1000):
+            crowd.heard(2, f"198.18.{number >> 8}.{number & 255}")
+    sent = lab.engine.load().cookies_sent
+    assert sent == 1000 + 800 + 200
+    crowd.heard(1, "198.18.0.1")
+    assert lab.engine.load().cookies_sent == sent
+    ask_for_cookie(lab, crowd, "203.0.113.6")
 
 
 # -- who is expected -------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ Time moves only in `Simulation.run`, from one deadline to the next.
 
 import base64
 import ipaddress
+import itertools
 import random
 import struct
 from collections.abc import Callable, Sequence
@@ -84,6 +85,7 @@ class Host:
         """When which name was looked up."""
         self._unanswered_lookups: list[tuple[bytes, str, int]] = []
         self.received: list[bytes] = []
+        self._flooders = itertools.count()
         self.dataplane.attach_sockets(self.sockets)
         self.configure(private_key=self.private_key)
         self.device.set_link_up(True, self.clock.now())
@@ -159,12 +161,13 @@ class Host:
             self.device.on_deadline(now)
 
     def flood(self, count: int = LOAD_AND_SHARE) -> None:
-        """Let so many initiations come that only know our public key, each from another address.
+        """Let so many initiations come that only know our public key, each from an address that
+        was quiet until now.
 
         As many as there are make load, and leave nothing of what all strangers may send.
         """
         keys = HandshakeKeys.of(self.public_key)
-        for number in range(count):
+        for number in itertools.islice(self._flooders, count):
             message = b"\x01\0\0\0" + self.simulation.random.randbytes(112)
             datagram = message + mac(keys.mac1, message) + bytes(16)
             source = Endpoint(f"203.0.{number >> 8}.{number & 255}", 9)

@@ -7,12 +7,14 @@ message is heard if
 1 its MAC2 proves its source address, within a rate for each;
 2 or it is expected: a response to an open initiation of ours, whose index only somebody on the way
   can know, or anything from where a peer is, within a rate for each;
-3 or its source, which nothing proves, has sent little: within a rate for each and one for all.
+3 or its source, which nothing proves, has sent little: within a rate for each and one for all, most
+  of which is for those that had been quiet for a minute, as whoever wants to join has.
 
-Anything else is answered by a cookie, at a bounded rate and at no cost to the control plane; some
-cookies are spare, so that who forges a source does not use up what its owner gets. The three have
-queues of their own (`handshake_queue`), so that none can push out another's, and what is merely
-claimed never takes what was proven. No memory here grows with the number of senders.
+Anything else is answered by a cookie, at a bounded rate and at no cost to the control plane; most
+cookies are for who had been quiet, and some are spare, so that who forges a source does not use up
+what its owner gets. The three have queues of their own (`handshake_queue`), so that none can push
+out another's, and what is merely claimed never takes what was proven. No memory here grows with the
+number of senders.
 
 The native engine has the same (native/engine/src/gate.rs). Sans-IO.
 """
@@ -33,6 +35,10 @@ from wgd.constants import (
     MAX_RATE_LIMITED_SOURCES,
     MAX_STRANGERS,
     PEER_ENDPOINTS_LIFETIME_NS,
+    QUIET_COOKIE_REPLIES_PER_SECOND,
+    QUIET_COOKIE_REPLY_BURST,
+    QUIET_STRANGER_HANDSHAKE_BURST,
+    QUIET_STRANGER_HANDSHAKES_PER_SECOND,
     SPARE_COOKIE_REPLIES_PER_SECOND,
     SPARE_COOKIE_REPLY_BURST,
     STRANGER_HANDSHAKE_BURST,
@@ -44,6 +50,7 @@ from wgd.constants import (
 )
 from wgd.dataplane.portable_state import Drops
 from wgd.dataplane.rate_limiter import Rate, RateLimiter, TokenBucket
+from wgd.dataplane.recent_sources import RecentSources
 from wgd.noise.cookie import CookieChecker, HandshakeKeys
 from wgd.noise.messages import MACS_SIZE
 from wgd.noise.primitives import MAC_SIZE, Random
@@ -52,7 +59,9 @@ _PROVEN: Final = Rate(HANDSHAKES_PER_SECOND_PER_SOURCE, HANDSHAKE_BURST_PER_SOUR
 _UNPROVEN: Final = Rate(
     UNPROVEN_HANDSHAKES_PER_SECOND_PER_SOURCE, UNPROVEN_HANDSHAKE_BURST_PER_SOURCE
 )
+_QUIET_STRANGERS: Final = Rate(QUIET_STRANGER_HANDSHAKES_PER_SECOND, QUIET_STRANGER_HANDSHAKE_BURST)
 _ALL_STRANGERS: Final = Rate(STRANGER_HANDSHAKES_PER_SECOND, STRANGER_HANDSHAKE_BURST)
+_QUIET_COOKIE_REPLIES: Final = Rate(QUIET_COOKIE_REPLIES_PER_SECOND, QUIET_COOKIE_REPLY_BURST)
 _ALL_COOKIE_REPLIES: Final = Rate(COOKIE_REPLIES_PER_SECOND, COOKIE_REPLY_BURST)
 _SPARE_COOKIE_REPLIES: Final = Rate(SPARE_COOKIE_REPLIES_PER_SECOND, SPARE_COOKIE_REPLY_BURST)
 
@@ -87,12 +96,15 @@ class Gate:
             _UNPROVEN, MAX_RATE_LIMITED_SOURCES
         )
         self._strangers: RateLimiter[bytes] = RateLimiter(_UNPROVEN, MAX_STRANGERS)
+        self._quiet_strangers = TokenBucket(_QUIET_STRANGERS)
         self._all_strangers = TokenBucket(_ALL_STRANGERS)
+        self._quiet_cookie_replies = TokenBucket(_QUIET_COOKIE_REPLIES)
         self._cookie_replies: RateLimiter[bytes] = RateLimiter(_PROVEN, MAX_COOKIE_REPLY_SOURCES)
         self._all_cookie_replies = TokenBucket(_ALL_COOKIE_REPLIES)
         self._spare_cookie_replies = TokenBucket(_SPARE_COOKIE_REPLIES)
         self._heard: list[bytes | None] = [None] * MAX_HEARD_HANDSHAKES
         self._peer_endpoints: tuple[int, Collection[tuple[str, int]]] | None = None
+        self._recent: RecentSources | None = None
 
     def note_queued(self, queued: int, now_ns: int) -> None:
         """So many initiations and responses wait at `now_ns` (boot time)."""
@@ -127,27 +139,53 @@ class Gate:
         if self._heard[place] == fingerprint:
             self._drops.repeated_handshake += 1
             return None
-        lane: Lane | None = Lane.STRANGERS
-        may_ask = True
         if not self.is_under_load(now_ns):
-            self._peer_endpoints = None
-        else:
-            may_ask = not checker.check_mac2(datagram, source, now_ns)  # else it has a cookie
-            if not may_ask and self._proven.allow(_unit(source), now_ns):
-                lane = Lane.PROVEN
-            elif self._is_expected(source, answers, peer_endpoints, now_ns):
-                lane = Lane.EXPECTED
-            elif not may_ask or not self._is_strangers_turn(source, now_ns):
-                lane = None
-        if lane is not None:
+            self._forget(now_ns)
             self._heard[place] = fingerprint
-            return lane
-        self._drops.under_load += 1
-        return self._cookie_reply(checker, datagram, source, now_ns) if may_ask else None
+            return Lane.STRANGERS
+        verdict = self._lane_or_reply(checker, datagram, source, answers, peer_endpoints, now_ns)
+        if isinstance(verdict, Lane):
+            self._heard[place] = fingerprint
+        else:
+            self._drops.under_load += 1
+        return verdict
 
     def judge_cookie_reply(self, index: int, now_ns: int) -> bool:
         """Whether a cookie reply to what we sent under `index` is worth a look."""
         return self._expected.allow(index, now_ns)
+
+    def _lane_or_reply(
+        self,
+        checker: CookieChecker,
+        datagram: bytes,
+        source: Endpoint,
+        answers: int | None,
+        peer_endpoints: PeerEndpoints,
+        now_ns: int,
+    ) -> Lane | bytes | None:
+        """Judge, under load, a message whose MAC1 is right."""
+        is_proven = checker.check_mac2(datagram, source, now_ns)
+        if is_proven and self._proven.allow(_unit(source), now_ns):
+            return Lane.PROVEN
+        if self._is_expected(source, answers, peer_endpoints, now_ns):
+            return Lane.EXPECTED
+        if is_proven:
+            return None  # it has a cookie
+        self._recent = self._recent or RecentSources(now_ns)
+        was_quiet = self._recent.was_quiet(_unit(source), now_ns)
+        if self._is_strangers_turn(source, was_quiet, now_ns):
+            return Lane.STRANGERS
+        if not self._may_answer(source, was_quiet, now_ns):
+            return None
+        self.cookies_sent += 1
+        sender_index = int.from_bytes(datagram[4:8], "little")
+        return checker.create_reply(datagram, sender_index, source, now_ns, self._random)
+
+    def _forget(self, now_ns: int) -> None:
+        """There is no load: hold on to nothing that is for one."""
+        self._peer_endpoints = None
+        if self._recent is not None and self._recent.is_outdated(now_ns):
+            self._recent = None
 
     def _is_expected(
         self, source: Endpoint, answers: int | None, peer_endpoints: PeerEndpoints, now_ns: int
@@ -158,8 +196,10 @@ class Gate:
         is_known = self._is_peer_at(endpoint, peer_endpoints, now_ns)
         return is_known and self._expected.allow(endpoint, now_ns)
 
-    def _is_strangers_turn(self, source: Endpoint, now_ns: int) -> bool:
+    def _is_strangers_turn(self, source: Endpoint, was_quiet: bool, now_ns: int) -> bool:
         budget = self._all_strangers
+        if was_quiet and self._quiet_strangers.has_token(now_ns):
+            budget = self._quiet_strangers
         if not budget.has_token(now_ns) or not self._strangers.allow(_unit(source), now_ns):
             return False
         budget.take()
@@ -173,19 +213,18 @@ class Gate:
             known = self._peer_endpoints = now_ns, peer_endpoints()
         return endpoint in known[1]
 
-    def _cookie_reply(
-        self, checker: CookieChecker, datagram: bytes, source: Endpoint, now_ns: int
-    ) -> bytes | None:
+    def _may_answer(self, source: Endpoint, was_quiet: bool, now_ns: int) -> bool:
+        """Whether a source may be sent a cookie reply now; takes its token if so."""
         budget = self._all_cookie_replies
-        if not budget.has_token(now_ns) or not self._cookie_replies.allow(_unit(source), now_ns):
+        if was_quiet and self._quiet_cookie_replies.has_token(now_ns):
+            budget = self._quiet_cookie_replies
+        elif not budget.has_token(now_ns) or not self._cookie_replies.allow(_unit(source), now_ns):
             # Perhaps the source was forged, and this is who is really there.
             budget = self._spare_cookie_replies
             if not budget.has_token(now_ns):
-                return None
+                return False
         budget.take()
-        self.cookies_sent += 1
-        sender_index = int.from_bytes(datagram[4:8], "little")
-        return checker.create_reply(datagram, sender_index, source, now_ns, self._random)
+        return True
 
 
 def _unit(source: Endpoint) -> bytes:

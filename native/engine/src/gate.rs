@@ -7,12 +7,14 @@
 //! 1 its MAC2 proves its source address, within a rate for each;
 //! 2 or it is expected: a response to an open initiation of ours, whose index only somebody on the
 //!   way can know, or anything from where a peer is, within a rate for each;
-//! 3 or its source, which nothing proves, has sent little: within a rate for each and one for all.
+//! 3 or its source, which nothing proves, has sent little: within a rate for each and one for all,
+//!   most of which is for those that had been quiet for a minute, as whoever wants to join has.
 //!
-//! Anything else is answered by a cookie, at a bounded rate and at no cost to the control plane; some
-//! cookies are spare, so that who forges a source does not use up what its owner gets. The three have
-//! queues of their own (`handshakes`), so that none can push out another's, and what is merely
-//! claimed never takes what was proven. No memory here grows with the number of senders.
+//! Anything else is answered by a cookie, at a bounded rate and at no cost to the control plane; most
+//! cookies are for who had been quiet, and some are spare, so that who forges a source does not use
+//! up what its owner gets. The three have queues of their own (`handshakes`), so that none can push
+//! out another's, and what is merely claimed never takes what was proven. No memory here grows with
+//! the number of senders.
 
 use std::collections::HashSet;
 use std::net::{IpAddr, SocketAddr};
@@ -25,6 +27,7 @@ use crate::cookies::{COOKIE_REPLY_SIZE, Cookies, MAC_SIZE, has_mac1, mac1};
 use crate::drops::Drops;
 use crate::handshakes::{Lane, MAX_QUEUED_HANDSHAKES};
 use crate::rate_limiter::{Rate, RateLimiter, TokenBucket};
+use crate::recent::RecentSources;
 
 /// So many waiting messages are load.
 pub const UNDER_LOAD_QUEUE_DEPTH: usize = MAX_QUEUED_HANDSHAKES / 8;
@@ -35,9 +38,13 @@ const HANDSHAKE_BURST_PER_SOURCE: u64 = 5;
 const MAX_RATE_LIMITED_SOURCES: usize = 65_536;
 const UNPROVEN_HANDSHAKES_PER_SECOND_PER_SOURCE: u64 = 1;
 const UNPROVEN_HANDSHAKE_BURST_PER_SOURCE: u64 = 5;
-const STRANGER_HANDSHAKES_PER_SECOND: u64 = 256;
-const STRANGER_HANDSHAKE_BURST: u64 = 64;
+const QUIET_STRANGER_HANDSHAKES_PER_SECOND: u64 = 192;
+const QUIET_STRANGER_HANDSHAKE_BURST: u64 = 48;
+const STRANGER_HANDSHAKES_PER_SECOND: u64 = 64;
+const STRANGER_HANDSHAKE_BURST: u64 = 16;
 const MAX_STRANGERS: usize = 4_096;
+const QUIET_COOKIE_REPLIES_PER_SECOND: u64 = 32_000;
+const QUIET_COOKIE_REPLY_BURST: u64 = 3_200;
 const COOKIE_REPLIES_PER_SECOND: u64 = 8_000;
 const COOKIE_REPLY_BURST: u64 = 800;
 const SPARE_COOKIE_REPLIES_PER_SECOND: u64 = 2_000;
@@ -54,6 +61,15 @@ const PROVEN: Rate = Rate {
 const UNPROVEN: Rate = Rate {
     per_second: UNPROVEN_HANDSHAKES_PER_SECOND_PER_SOURCE,
     burst: UNPROVEN_HANDSHAKE_BURST_PER_SOURCE,
+};
+/// Of all that had been quiet; they have a share in the others' as well.
+const QUIET_STRANGERS: Rate = Rate {
+    per_second: QUIET_STRANGER_HANDSHAKES_PER_SECOND,
+    burst: QUIET_STRANGER_HANDSHAKE_BURST,
+};
+const QUIET_COOKIE_REPLIES: Rate = Rate {
+    per_second: QUIET_COOKIE_REPLIES_PER_SECOND,
+    burst: QUIET_COOKIE_REPLY_BURST,
 };
 const ALL_STRANGERS: Rate = Rate {
     per_second: STRANGER_HANDSHAKES_PER_SECOND,
@@ -117,7 +133,9 @@ struct State {
     proven: RateLimiter<Unit>,
     expected: RateLimiter<Expected>,
     strangers: RateLimiter<Unit>,
+    quiet_strangers: TokenBucket,
     all_strangers: TokenBucket,
+    quiet_cookie_replies: TokenBucket,
     cookie_replies: RateLimiter<Unit>,
     all_cookie_replies: TokenBucket,
     spare_cookie_replies: TokenBucket,
@@ -125,6 +143,16 @@ struct State {
     heard: Box<[Option<[u8; MAC_SIZE]>]>,
     /// Where peers are, and when that was so. Nothing while there is no load.
     peer_endpoints: Option<(u64, HashSet<(IpAddr, u16)>)>,
+    /// Who has sent lately. Nothing two minutes after the last load.
+    recent: Option<RecentSources>,
+}
+
+/// What becomes of a message that is not heard under load.
+enum Refusal {
+    /// It has a cookie.
+    Final,
+    /// A cookie reply, if there are any left; and whether its source had been quiet.
+    MayAsk { was_quiet: bool },
 }
 
 impl Default for State {
@@ -134,12 +162,15 @@ impl Default for State {
             proven: RateLimiter::new(PROVEN, MAX_RATE_LIMITED_SOURCES),
             expected: RateLimiter::new(UNPROVEN, MAX_RATE_LIMITED_SOURCES),
             strangers: RateLimiter::new(UNPROVEN, MAX_STRANGERS),
+            quiet_strangers: TokenBucket::new(QUIET_STRANGERS),
             all_strangers: TokenBucket::new(ALL_STRANGERS),
+            quiet_cookie_replies: TokenBucket::new(QUIET_COOKIE_REPLIES),
             cookie_replies: RateLimiter::new(PROVEN, MAX_COOKIE_REPLY_SOURCES),
             all_cookie_replies: TokenBucket::new(ALL_COOKIE_REPLIES),
             spare_cookie_replies: TokenBucket::new(SPARE_COOKIE_REPLIES),
             heard: vec![None; MAX_HEARD_HANDSHAKES].into_boxed_slice(),
             peer_endpoints: None,
+            recent: None,
         }
     }
 }
@@ -206,11 +237,15 @@ impl Gate {
                 state.heard[place(fingerprint)] = Some(fingerprint);
                 Verdict::Hear(lane)
             }
-            Err(may_ask) => {
+            Err(refusal) => {
                 drops.under_load.count();
-                let reply = may_ask
-                    .then(|| state.cookie_reply(&keys.reply, datagram, source, now_ns))
-                    .flatten();
+                let Refusal::MayAsk { was_quiet } = refusal else {
+                    return Verdict::Drop;
+                };
+                if !state.may_answer(source, was_quiet, now_ns) {
+                    return Verdict::Drop;
+                }
+                let reply = (state.cookies).reply(&keys.reply, datagram, source, now_ns);
                 reply.map_or(Verdict::Drop, |reply| {
                     self.cookies_sent.fetch_add(1, Relaxed);
                     Verdict::Answer(reply)
@@ -227,15 +262,18 @@ impl Gate {
         peer_endpoints: impl FnOnce() -> HashSet<(IpAddr, u16)>,
         now_ns: u64,
     ) {
+        let mut unused = None;
         let former = if !is_under_load {
-            self.state.lock().peer_endpoints.take()
+            let mut state = self.state.lock();
+            unused = (state.recent).take_if(|recent| recent.is_outdated(now_ns));
+            state.peer_endpoints.take()
         } else if self.state.lock().begin_lookup(now_ns) {
             let known = (now_ns, peer_endpoints());
             self.state.lock().peer_endpoints.replace(known)
         } else {
             None
         };
-        drop(former); // not while the lock is held
+        drop((former, unused)); // not while the lock is held
     }
 
     /// Whether a cookie reply to what we sent under `index` is worth a look.
@@ -245,14 +283,14 @@ impl Gate {
 }
 
 impl State {
-    /// Where a message waits under load; if nowhere, whether its sender may be sent a cookie.
+    /// Where a message waits under load, if anywhere.
     fn lane(
         &mut self,
         datagram: &[u8],
         source: SocketAddr,
         answers: Option<u32>,
         now_ns: u64,
-    ) -> Result<Lane, bool> {
+    ) -> Result<Lane, Refusal> {
         let is_proven = self.cookies.has_mac2(datagram, source, now_ns);
         if is_proven && self.proven.allow(unit(source), now_ns) {
             return Ok(Lane::Proven);
@@ -268,13 +306,21 @@ impl State {
             return Ok(Lane::Expected);
         }
         if is_proven {
-            return Err(false); // it has a cookie
+            return Err(Refusal::Final);
         }
-        if self.all_strangers.has_token(now_ns) && self.strangers.allow(unit(source), now_ns) {
-            self.all_strangers.take();
+        let was_quiet = (self.recent)
+            .get_or_insert_with(|| RecentSources::new(now_ns))
+            .was_quiet(&unit(source), now_ns);
+        let budget = if was_quiet && self.quiet_strangers.has_token(now_ns) {
+            &mut self.quiet_strangers
+        } else {
+            &mut self.all_strangers
+        };
+        if budget.has_token(now_ns) && self.strangers.allow(unit(source), now_ns) {
+            budget.take();
             return Ok(Lane::Strangers);
         }
-        Err(true)
+        Err(Refusal::MayAsk { was_quiet })
     }
 
     /// Whether the caller must find out where peers are now; nobody else will.
@@ -288,24 +334,23 @@ impl State {
         true
     }
 
-    fn cookie_reply(
-        &mut self,
-        cookie_key: &[u8; 32],
-        datagram: &[u8],
-        source: SocketAddr,
-        now_ns: u64,
-    ) -> Option<[u8; COOKIE_REPLY_SIZE]> {
-        if self.all_cookie_replies.has_token(now_ns)
+    /// Whether a source may be sent a cookie reply now; takes its token if so.
+    fn may_answer(&mut self, source: SocketAddr, was_quiet: bool, now_ns: u64) -> bool {
+        let budget = if was_quiet && self.quiet_cookie_replies.has_token(now_ns) {
+            &mut self.quiet_cookie_replies
+        } else if self.all_cookie_replies.has_token(now_ns)
             && self.cookie_replies.allow(unit(source), now_ns)
         {
-            self.all_cookie_replies.take();
-        } else if self.spare_cookie_replies.has_token(now_ns) {
-            // Perhaps the source was forged, and this is who is really there.
-            self.spare_cookie_replies.take();
+            &mut self.all_cookie_replies
         } else {
-            return None;
+            // Perhaps the source was forged, and this is who is really there.
+            &mut self.spare_cookie_replies
+        };
+        let may_answer = budget.has_token(now_ns);
+        if may_answer {
+            budget.take();
         }
-        self.cookies.reply(cookie_key, datagram, source, now_ns)
+        may_answer
     }
 }
 

@@ -29,6 +29,7 @@ pub mod outbound;
 pub mod packet;
 pub mod peer;
 pub mod rate_limiter;
+mod recent;
 mod reception;
 pub mod replay;
 pub mod routes;
