@@ -133,13 +133,9 @@ class Program:
         """Everything that was written so far."""
         return self.stdout + self.stderr
 
-    def wait_for_output(self, text: str, timeout_seconds: float = 15, *, count: int = 1) -> None:
-        """Wait until it has written `text` so often: its log may come after what it tells of."""
-        wait_until(
-            lambda: self.output.count(text) >= count,
-            timeout_seconds,
-            what=f"{text!r} is written {count} times",
-        )
+    def wait_for_output(self, text: str) -> None:
+        """Wait until it has written `text`: its log may come after what it tells of."""
+        wait_until(lambda: text in self.output, 15, what=f"{text!r} is written")
 
     def pids(self) -> list[int]:
         """Return the processes of this start that still run."""

@@ -164,18 +164,19 @@ class Gate:
         now_ns: int,
     ) -> Lane | bytes | None:
         """Judge, under load, a message whose MAC1 is right."""
+        unit = _unit(source)
         is_proven = checker.check_mac2(datagram, source, now_ns)
-        if is_proven and self._proven.allow(_unit(source), now_ns):
+        if is_proven and self._proven.allow(unit, now_ns):
             return Lane.PROVEN
         if self._is_expected(source, answers, peer_endpoints, now_ns):
             return Lane.EXPECTED
         if is_proven:
             return None  # it has a cookie
         self._recent = self._recent or RecentSources(now_ns)
-        was_quiet = self._recent.was_quiet(_unit(source), now_ns)
-        if self._is_strangers_turn(source, was_quiet, now_ns):
+        was_quiet = self._recent.was_quiet(unit, now_ns)
+        if self._is_strangers_turn(unit, was_quiet, now_ns):
             return Lane.STRANGERS
-        if not self._may_answer(source, was_quiet, now_ns):
+        if not self._may_answer(unit, was_quiet, now_ns):
             return None
         self.cookies_sent += 1
         sender_index = int.from_bytes(datagram[4:8], "little")
@@ -196,11 +197,11 @@ class Gate:
         is_known = self._is_peer_at(endpoint, peer_endpoints, now_ns)
         return is_known and self._expected.allow(endpoint, now_ns)
 
-    def _is_strangers_turn(self, source: Endpoint, was_quiet: bool, now_ns: int) -> bool:
+    def _is_strangers_turn(self, unit: bytes, was_quiet: bool, now_ns: int) -> bool:
         budget = self._all_strangers
         if was_quiet and self._quiet_strangers.has_token(now_ns):
             budget = self._quiet_strangers
-        if not budget.has_token(now_ns) or not self._strangers.allow(_unit(source), now_ns):
+        if not budget.has_token(now_ns) or not self._strangers.allow(unit, now_ns):
             return False
         budget.take()
         return True
@@ -213,12 +214,12 @@ class Gate:
             known = self._peer_endpoints = now_ns, peer_endpoints()
         return endpoint in known[1]
 
-    def _may_answer(self, source: Endpoint, was_quiet: bool, now_ns: int) -> bool:
+    def _may_answer(self, unit: bytes, was_quiet: bool, now_ns: int) -> bool:
         """Whether a source may be sent a cookie reply now; takes its token if so."""
         budget = self._all_cookie_replies
         if was_quiet and self._quiet_cookie_replies.has_token(now_ns):
             budget = self._quiet_cookie_replies
-        elif not budget.has_token(now_ns) or not self._cookie_replies.allow(_unit(source), now_ns):
+        elif not budget.has_token(now_ns) or not self._cookie_replies.allow(unit, now_ns):
             # Perhaps the source was forged, and this is who is really there.
             budget = self._spare_cookie_replies
             if not budget.has_token(now_ns):
