@@ -19,6 +19,8 @@ pytestmark = [pytest.mark.netns, pytest.mark.alone]
 
 ATTACKER = "192.0.2.66"
 PER_SECOND = 20_000
+AT_ONCE = 4096
+"""At first, so that there is load also where as many a second are no load."""
 SECONDS = 5
 """At most: the test ends it before."""
 UDP_SEGMENT = 103
@@ -42,7 +44,7 @@ def flooding(sender: socket.socket, datagrams: list[bytes]) -> Iterator[None]:
     def send() -> None:
         began, sent = time.monotonic(), 0
         while not is_over.is_set() and (elapsed := time.monotonic() - began) < SECONDS:
-            if sent > elapsed * PER_SECOND:
+            if sent > AT_ONCE + elapsed * PER_SECOND:
                 time.sleep(BATCH / PER_SECOND)
                 continue
             sender.send(batches[sent // BATCH % len(batches)])
